@@ -1,0 +1,58 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1beta1
+
+// ConditionImported is the condition of Images and ImageImports that says whether the import succeeded.
+const ConditionImported = "Imported"
+
+// Reasons of the condition Imported that are no failures.
+const (
+	// ReasonPending: the import waits for its first attempt.
+	ReasonPending = "Pending"
+	// ReasonInProgress: an attempt runs.
+	ReasonInProgress = "InProgress"
+	// ReasonImported: a new reference was recorded.
+	ReasonImported = "Imported"
+	// ReasonUnchanged: the source names the digest that was already recorded.
+	ReasonUnchanged = "Unchanged"
+)
+
+// Reasons of the condition Imported when an attempt failed: what went wrong, and whether another attempt may help.
+const (
+	// ReasonNotFound: the source has no such repository, tag or content.
+	ReasonNotFound = "NotFound"
+	// ReasonUnauthorized: the source refused the credentials, or the lack of them.
+	ReasonUnauthorized = "Unauthorized"
+	// ReasonRateLimited: the source asked to be left alone for a while.
+	ReasonRateLimited = "RateLimited"
+	// ReasonUnavailable: the source could not be reached, or failed.
+	ReasonUnavailable = "Unavailable"
+	// ReasonTimeout: the source did not answer in time.
+	ReasonTimeout = "Timeout"
+	// ReasonTLS: the source's certificate does not verify, or it speaks no TLS.
+	ReasonTLS = "TLS"
+	// ReasonBlocked: the server may not reach that source, or may not import that much. Not tried again.
+	ReasonBlocked = "Blocked"
+	// ReasonInvalid: what was asked for cannot be done. Not tried again.
+	ReasonInvalid = "Invalid"
+	// ReasonUnsupportedManifest: the source names something that is no image Tagger knows. Not tried again.
+	ReasonUnsupportedManifest = "UnsupportedManifest"
+	// ReasonMirrorUnavailable: the mirror could not be reached, or failed.
+	ReasonMirrorUnavailable = "MirrorUnavailable"
+	// ReasonMirrorUnauthorized: the mirror refused the credentials.
+	ReasonMirrorUnauthorized = "MirrorUnauthorized"
+	// ReasonDigestMismatch: the source delivered other bytes than it named.
+	ReasonDigestMismatch = "DigestMismatch"
+)
+
+// ReasonSeldomHeals says whether a reason of the condition Imported names a failure that seldom heals by itself: more attempts
+// follow, but a person who waits is better told at once.
+func ReasonSeldomHeals(reason string) bool {
+	switch reason {
+	case ReasonNotFound, ReasonUnauthorized, ReasonTLS:
+		return true
+	default:
+		return false
+	}
+}

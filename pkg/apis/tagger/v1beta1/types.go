@@ -1,0 +1,248 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1beta1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// +genclient
+// +genclient:method=Import,verb=create,subresource=import,input=ImageImport,result=ImageImport
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// Image follows one tag of a remote repository and records which digest it meant and when.
+type Image struct {
+	metav1.TypeMeta `json:",inline"`
+	// Standard object metadata. The name is at most 63 characters long.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What to follow, and how to import it.
+	// +optional
+	Spec ImageSpec `json:"spec,omitempty"`
+	// What Tagger has recorded. Written by Tagger alone; what a client sends here is ignored.
+	// +optional
+	Status ImageStatus `json:"status,omitempty"`
+}
+
+// ImageSpec says what an Image follows and how it is imported.
+type ImageSpec struct {
+	// Where the image is imported from: a reference as docker takes it, for example "quay.io/company/myapp:latest"
+	// ("nginx" means "docker.io/library/nginx:latest"). At most 255 characters, kept as written. Absent: the Image is fed
+	// by pushes alone and cannot be imported.
+	// +optional
+	From string `json:"from,omitempty"`
+	// Whether an import also copies the image into the mirror registry, all platforms and byte for byte, so that nothing
+	// outside is needed to run it. Default false: only the digest is recorded.
+	// +optional
+	Mirror bool `json:"mirror"`
+	// Whether the source may be reached over plain HTTP or TLS that does not verify. Credentials are not sent to such a
+	// source, except on the server's own loopback. Default false.
+	// +optional
+	Insecure bool `json:"insecure"`
+	// How often the image is imported again without being asked, for example "15m". At least one minute. Absent: never.
+	// +optional
+	RefreshInterval *metav1.Duration `json:"refreshInterval,omitempty"`
+	// Stops the refresh of refreshInterval while true; imports that are asked for still run. A rollback, a push and an
+	// import from elsewhere set it, so that no schedule undoes them. Default false.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+	// How many entries status.hashReferences keeps, from 1 to 25. Default 25. When it is lowered, the oldest entries go at
+	// the next import.
+	// +optional
+	// +default=ref(DefaultHistoryLimit)
+	HistoryLimit *int32 `json:"historyLimit,omitempty"`
+}
+
+// ImageStatus is what Tagger has recorded of an Image.
+type ImageStatus struct {
+	// The digests that the tag has meant, newest first by the time the tag was resolved, at most spec.historyLimit of them.
+	// The same digest again refreshes the first entry and adds none.
+	// +optional
+	// +listType=atomic
+	HashReferences []HashReference `json:"hashReferences,omitempty"`
+	// What was recorded for imports whose own status may not say so yet: makes sure that an import that was interrupted is
+	// recorded once. For Tagger's own use; an entry goes when its import has finished.
+	// +optional
+	// +listType=atomic
+	RecordedImports []HashReference `json:"recordedImports,omitempty"`
+	// The state of the Image. "Imported" is True when the last import recorded a reference, False with a typed reason and
+	// a message when the last attempt failed; what was recorded earlier stays valid.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +patchStrategy=merge
+	// +patchMergeKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+}
+
+// HashReference is one generation of an Image: what a tag meant at a point in time.
+type HashReference struct {
+	// The reference that was imported, as it was written in the Image or the ImageImport.
+	From string `json:"from"`
+	// What to run: the mirror's reference when the image was mirrored, else the source's; always by digest.
+	ImageReference string `json:"imageReference"`
+	// Where the content came from, always by digest.
+	// +optional
+	SourceReference string `json:"sourceReference,omitempty"`
+	// When the import was recorded, in seconds.
+	ImportedAt metav1.Time `json:"importedAt"`
+	// When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import
+	// that resolved earlier never lies in front of a later one.
+	// +optional
+	ResolvedAt metav1.MicroTime `json:"resolvedAt,omitempty"`
+	// The UID of the ImageImport that recorded this.
+	// +optional
+	ImportUID types.UID `json:"importUID,omitempty"`
+	// The media type of the top-level manifest or index.
+	// +optional
+	MediaType string `json:"mediaType,omitempty"`
+	// Bytes of all distinct blobs and manifests. Absent where that cannot be known without fetching more than the top-level
+	// manifest.
+	// +optional
+	Size int64 `json:"size,omitempty"`
+	// The platforms that the image is for, as os/architecture[/variant]. Absent where that cannot be known without fetching
+	// more than the top-level manifest.
+	// +optional
+	// +listType=atomic
+	Platforms []string `json:"platforms,omitempty"`
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// ImageList is a list of Images.
+type ImageList struct {
+	metav1.TypeMeta `json:",inline"`
+	// Standard list metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// The Images.
+	Items []Image `json:"items"`
+}
+
+// +genclient
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// ImageImport imports an Image once. Creating one starts the import and does not wait for it; it is owned by its Image,
+// which is created where it is absent and spec.from is given.
+type ImageImport struct {
+	metav1.TypeMeta `json:",inline"`
+	// Standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What to import. Cannot be changed once created.
+	// +optional
+	Spec ImageImportSpec `json:"spec,omitempty"`
+	// How the import went so far. Written by Tagger alone; what a client sends here is ignored.
+	// +optional
+	Status ImageImportStatus `json:"status,omitempty"`
+}
+
+// ImageImportSpec says what to import. What is absent is filled in from the Image when the ImageImport is created, so that it
+// says for ever what was asked for; later changes of the Image do not change it.
+type ImageImportSpec struct {
+	// The name of the Image, in the same namespace, that records the outcome. Required.
+	TargetImage string `json:"targetImage"`
+	// Where to import from, as in an Image. Absent: the Image's spec.from. Another reference than the Image's is recorded in
+	// the history, leaves the Image's spec.from alone and needs the right to update the Image.
+	// +optional
+	From string `json:"from,omitempty"`
+	// Whether to copy the image into the mirror registry. Absent: as the Image says.
+	// +optional
+	Mirror *bool `json:"mirror,omitempty"`
+	// Whether the source may be reached over plain HTTP or TLS that does not verify. Absent: as the Image says. Another value
+	// than the Image's needs the right to update the Image.
+	// +optional
+	Insecure *bool `json:"insecure,omitempty"`
+	// How many seconds the ImageImport is kept after it has finished, from 0 to 2147483647. Default 3600, an hour.
+	// +optional
+	// +default=ref(DefaultTTLSecondsAfterFinished)
+	TTLSecondsAfterFinished *int32 `json:"ttlSecondsAfterFinished,omitempty"`
+}
+
+// ImageImportStatus is how an import went so far.
+type ImageImportStatus struct {
+	// What was recorded in the Image, on success.
+	// +optional
+	HashReference *HashReference `json:"hashReference,omitempty"`
+	// Every attempt, oldest first, at most ten. An import is tried again with growing pauses unless the failure cannot heal.
+	// +optional
+	// +listType=atomic
+	ImportAttempts []ImportAttempt `json:"importAttempts,omitempty"`
+	// The state of the import. "Imported" is Unknown while it runs or waits for another attempt, then True or False. The
+	// reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid,
+	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +patchStrategy=merge
+	// +patchMergeKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+	// How far the mirroring of the current attempt has come. Absent when nothing is mirrored.
+	// +optional
+	Progress *ImportProgress `json:"progress,omitempty"`
+	// Which server works at the import. For Tagger's own use.
+	// +optional
+	Claim *ImportClaim `json:"claim,omitempty"`
+	// When the first attempt began.
+	// +optional
+	StartTime *metav1.Time `json:"startTime,omitempty"`
+	// When the next attempt begins, not before. Absent while an attempt runs and after the last one.
+	// +optional
+	NextAttemptTime *metav1.Time `json:"nextAttemptTime,omitempty"`
+	// When the import ended, for good or for bad. Absent until then.
+	// +optional
+	CompletionTime *metav1.Time `json:"completionTime,omitempty"`
+}
+
+// ImportAttempt is one attempt of an import.
+type ImportAttempt struct {
+	// When the attempt ended.
+	When metav1.Time `json:"when"`
+	// Whether it succeeded.
+	Succeed bool `json:"succeed"`
+	// What went wrong, in words. Absent on success.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+}
+
+// ImportProgress is how far the mirroring of an attempt has come.
+type ImportProgress struct {
+	// Blobs that are at the mirror.
+	Blobs int64 `json:"blobs"`
+	// Distinct blobs of the image, all platforms together.
+	BlobsTotal int64 `json:"blobsTotal"`
+	// Bytes of blobs that are at the mirror or were copied there so far.
+	Bytes int64 `json:"bytes"`
+	// Bytes of all distinct blobs of the image.
+	BytesTotal int64 `json:"bytesTotal"`
+}
+
+// ImportClaim says which server works at an import. A claim whose object has not changed for a while is taken over.
+type ImportClaim struct {
+	// The server that works at the import.
+	Holder string `json:"holder"`
+	// When the holder last said that it still works at the import.
+	// +optional
+	RenewTime *metav1.MicroTime `json:"renewTime,omitempty"`
+	// How often the claim went from one holder to another.
+	// +optional
+	Transitions int32 `json:"transitions,omitempty"`
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// ImageImportList is a list of ImageImports.
+type ImageImportList struct {
+	metav1.TypeMeta `json:",inline"`
+	// Standard list metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// The ImageImports.
+	Items []ImageImport `json:"items"`
+}
