@@ -1,0 +1,222 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilrand "k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/klog/v2"
+
+	"tagger.dev/tagger/pkg/apis/tagger"
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/limit"
+	"tagger.dev/tagger/pkg/registry/tagger/requester"
+)
+
+const (
+	// maxWait is how long images/import waits for the outcome at most. Stock Kubernetes ends a create after 34 seconds.
+	maxWait = 25 * time.Second
+	// answerTime is what is left of the request's own deadline to answer in.
+	answerTime = 2 * time.Second
+	// maxWaitsPerUser is how many of a user's calls wait at once; a further one is answered at once with the import in
+	// progress, so that waiting never fills the server.
+	maxWaitsPerUser = 16
+	// nameAttempts is how often another random name is tried when one is taken.
+	nameAttempts = 8
+)
+
+// ImportStore is what images/import needs of the storage of ImageImports.
+type ImportStore interface {
+	rest.Creater
+	rest.Getter
+	rest.Watcher
+}
+
+// Verifier resolves an import without recording or copying anything: what images/import does with dryRun=All. The status of
+// the import it returns says what it found; it fails only for reasons that are not the import's.
+type Verifier interface {
+	Verify(ctx context.Context, imp *tagger.ImageImport) (*tagger.ImageImport, error)
+}
+
+// ImportREST serves images/import: it stores an ImageImport, which runs detached from the request, and waits for its outcome
+// as long as a request may. It keeps nothing of its own, so that any replica may run the import.
+type ImportREST struct {
+	imports  ImportStore
+	writer   *requester.Writer
+	verifier Verifier
+	waits    *limit.Keyed
+	stopping <-chan struct{}
+}
+
+var (
+	_ rest.NamedCreater             = &ImportREST{}
+	_ rest.GroupVersionKindProvider = &ImportREST{}
+)
+
+// NewImportREST returns the storage of images/import. When stopping closes, requests that wait are answered at once.
+func NewImportREST(imports ImportStore, writer *requester.Writer, verifier Verifier, stopping <-chan struct{}) *ImportREST {
+	return &ImportREST{imports: imports, writer: writer, verifier: verifier, waits: limit.NewKeyed(maxWaitsPerUser), stopping: stopping}
+}
+
+// New returns an empty ImageImport, which is what is posted.
+func (*ImportREST) New() runtime.Object { return &tagger.ImageImport{} }
+
+// Destroy does nothing: nothing is owned.
+func (*ImportREST) Destroy() {}
+
+// GroupVersionKind is that of the body and the answer, not of the Image that the path names.
+func (*ImportREST) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind {
+	return v1beta1.SchemeGroupVersion.WithKind("ImageImport")
+}
+
+// Create imports the Image of that name. The answer is the stored ImageImport: finished, or as far as it came.
+func (r *ImportREST) Create(ctx context.Context, name string, obj runtime.Object, createValidation rest.ValidateObjectFunc,
+	options *metav1.CreateOptions) (runtime.Object, error) {
+	began := time.Now()
+	requested := obj.(*tagger.ImageImport)
+	namespace := request.NamespaceValue(ctx)
+	if errs := matchPath(requested, namespace, name); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(tagger.Kind("ImageImport"), name, errs)
+	}
+	if createValidation != nil {
+		if err := createValidation(ctx, requested.DeepCopyObject()); err != nil {
+			return nil, err
+		}
+	}
+	imp, err := r.store(ctx, name, namespace, requested, options)
+	if err != nil {
+		return nil, err
+	}
+	if len(options.DryRun) > 0 {
+		return r.verifier.Verify(ctx, imp)
+	}
+	user := ""
+	if info, ok := request.UserFrom(ctx); ok {
+		user = info.GetName()
+	}
+	release, free := r.waits.TryAcquire(user)
+	if !free {
+		return imp, nil
+	}
+	defer release()
+	return r.wait(ctx, imp, began), nil
+}
+
+// matchPath checks that a body names nothing else than the path does.
+func matchPath(imp *tagger.ImageImport, namespace, name string) field.ErrorList {
+	var errs field.ErrorList
+	if imp.Name != "" && imp.Name != name {
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), imp.Name,
+			fmt.Sprintf("must be absent or the name of the Image, %q; the server names the ImageImport", name)))
+	}
+	if imp.Namespace != "" && imp.Namespace != namespace {
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "namespace"), imp.Namespace,
+			fmt.Sprintf("must be absent or the namespace of the request, %q", namespace)))
+	}
+	if imp.Spec.TargetImage != "" && imp.Spec.TargetImage != name {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "targetImage"), imp.Spec.TargetImage,
+			fmt.Sprintf("must be absent or the Image that is imported, %q", name)))
+	}
+	return errs
+}
+
+// store creates the ImageImport as NAME-<8 hex>, admitted as the requester.
+func (r *ImportREST) store(ctx context.Context, name, namespace string, requested *tagger.ImageImport,
+	options *metav1.CreateOptions) (*tagger.ImageImport, error) {
+	var err error
+	for range nameAttempts {
+		imp := &tagger.ImageImport{
+			ObjectMeta: metav1.ObjectMeta{
+				Name:        name + "-" + suffix(),
+				Namespace:   namespace,
+				Labels:      requested.Labels,
+				Annotations: requested.Annotations,
+			},
+			Spec: *requested.Spec.DeepCopy(),
+		}
+		imp.Spec.TargetImage = name
+		target := requester.Target{
+			Resource:  v1beta1.SchemeGroupVersion.WithResource("imageimports"),
+			Kind:      v1beta1.SchemeGroupVersion.WithKind("ImageImport"),
+			Namespace: namespace,
+			Name:      imp.Name,
+		}
+		var obj runtime.Object
+		if obj, err = r.writer.Create(ctx, r.imports, imp, target, options); err == nil {
+			return obj.(*tagger.ImageImport), nil
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			break
+		}
+	}
+	return nil, err
+}
+
+// suffix returns eight hexadecimal digits.
+func suffix() string {
+	return fmt.Sprintf("%08x", uint32(utilrand.Int63nRange(0, 1<<32)))
+}
+
+// wait returns the import when it is settled, or as far as it came when waiting must end. That a wait fails is no failure of
+// the import: the client follows the stored object.
+func (r *ImportREST) wait(ctx context.Context, imp *tagger.ImageImport, began time.Time) *tagger.ImageImport {
+	end := began.Add(maxWait)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-answerTime).Before(end) {
+		end = deadline.Add(-answerTime)
+	}
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
+	watcher, err := r.imports.Watch(ctx, &metainternalversion.ListOptions{
+		FieldSelector:   fields.OneTermEqualSelector("metadata.name", imp.Name),
+		ResourceVersion: imp.ResourceVersion,
+	})
+	if err != nil {
+		if ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Could not wait for an import", "imageImport", klog.KObj(imp))
+		}
+		return imp
+	}
+	defer watcher.Stop()
+	for {
+		select {
+		case event, ok := <-watcher.ResultChan():
+			changed, isImport := event.Object.(*tagger.ImageImport)
+			if !ok || !isImport || event.Type == watch.Deleted {
+				return imp
+			}
+			imp = changed
+			if settled(imp) {
+				return imp
+			}
+		case <-ctx.Done():
+			return imp
+		case <-r.stopping:
+			return imp
+		}
+	}
+}
+
+// settled says whether waiting longer for an import makes little sense: it ended, or an attempt failed in a way that seldom
+// heals by itself.
+func settled(imp *tagger.ImageImport) bool {
+	if imp.Status.CompletionTime != nil {
+		return true
+	}
+	condition := meta.FindStatusCondition(imp.Status.Conditions, v1beta1.ConditionImported)
+	return condition != nil && v1beta1.ReasonSeldomHeals(condition.Reason)
+}

@@ -1,0 +1,156 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package imageimport is the behaviour of ImageImports in storage: their spec is immutable, their status apart from it, and
+// tables show what the import brought. It does not import anything from a registry.
+package imageimport
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/names"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"tagger.dev/tagger/pkg/apis/tagger"
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/apis/tagger/validation"
+)
+
+// Strategy is what creating, updating and deleting an ImageImport means. What the spec inherits from the Image is filled in
+// before it is called.
+type Strategy struct {
+	runtime.ObjectTyper
+	names.NameGenerator
+	reference validation.ReferenceValidator
+}
+
+var (
+	_ rest.RESTCreateStrategy  = Strategy{}
+	_ rest.RESTUpdateStrategy  = Strategy{}
+	_ rest.RESTDeleteStrategy  = Strategy{}
+	_ rest.ResetFieldsStrategy = Strategy{}
+)
+
+// NewStrategy returns the strategy of ImageImports; reference says which values of spec.from are valid.
+func NewStrategy(typer runtime.ObjectTyper, reference validation.ReferenceValidator) Strategy {
+	return Strategy{ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, reference: reference}
+}
+
+// NamespaceScoped is true.
+func (Strategy) NamespaceScoped() bool { return true }
+
+// GetResetFields names the fields that are ignored in a create or an update.
+func (Strategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
+	return map[fieldpath.APIVersion]*fieldpath.Set{
+		fieldpath.APIVersion(v1beta1.SchemeGroupVersion.String()): fieldpath.NewSet(fieldpath.MakePathOrDie("status")),
+	}
+}
+
+// PrepareForCreate drops what only Tagger writes.
+func (Strategy) PrepareForCreate(_ context.Context, obj runtime.Object) {
+	imp := obj.(*tagger.ImageImport)
+	imp.Status = tagger.ImageImportStatus{}
+	imp.Generation = 1
+}
+
+// PrepareForUpdate keeps the status. The spec is immutable, so the generation stays; an absent field of an update is what was
+// filled in at creation, so that applying the same manifest again changes nothing.
+func (Strategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
+	imp, oldImp := obj.(*tagger.ImageImport), old.(*tagger.ImageImport)
+	imp.Status = oldImp.Status
+	if imp.Spec.From == "" {
+		imp.Spec.From = oldImp.Spec.From
+	}
+	if imp.Spec.Mirror == nil {
+		imp.Spec.Mirror = oldImp.Spec.Mirror
+	}
+	if imp.Spec.Insecure == nil {
+		imp.Spec.Insecure = oldImp.Spec.Insecure
+	}
+}
+
+// Validate validates an ImageImport at its creation.
+func (s Strategy) Validate(_ context.Context, obj runtime.Object) field.ErrorList {
+	return validation.ValidateImageImport(obj.(*tagger.ImageImport), s.reference)
+}
+
+// ValidateUpdate validates a change of an ImageImport: nothing but metadata can change.
+func (Strategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
+	return validation.ValidateImageImportUpdate(obj.(*tagger.ImageImport), old.(*tagger.ImageImport))
+}
+
+// WarningsOnCreate has none.
+func (Strategy) WarningsOnCreate(context.Context, runtime.Object) []string { return nil }
+
+// WarningsOnUpdate has none.
+func (Strategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {
+	return nil
+}
+
+// AllowCreateOnUpdate is false: an ImageImport is created by a create or an apply.
+func (Strategy) AllowCreateOnUpdate(context.Context) bool { return false }
+
+// AllowUnconditionalUpdate is true: an update without a resourceVersion wins.
+func (Strategy) AllowUnconditionalUpdate(context.Context) bool { return true }
+
+// Canonicalize changes nothing: spec.from is kept as written.
+func (Strategy) Canonicalize(runtime.Object) {}
+
+// StatusStrategy is what updating the status of an ImageImport means; nothing but the status changes.
+type StatusStrategy struct {
+	Strategy
+}
+
+// NewStatusStrategy returns the strategy of the status subresource.
+func NewStatusStrategy(strategy Strategy) StatusStrategy {
+	return StatusStrategy{Strategy: strategy}
+}
+
+// GetResetFields names the fields that are ignored in an update of the status.
+func (StatusStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
+	return map[fieldpath.APIVersion]*fieldpath.Set{
+		fieldpath.APIVersion(v1beta1.SchemeGroupVersion.String()): fieldpath.NewSet(
+			fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("metadata")),
+	}
+}
+
+// PrepareForUpdate keeps spec and metadata.
+func (StatusStrategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
+	imp, oldImp := obj.(*tagger.ImageImport), old.(*tagger.ImageImport)
+	imp.Spec = oldImp.Spec
+	metav1.ResetObjectMetaForStatus(imp, oldImp)
+}
+
+// ValidateUpdate validates a change of the status.
+func (StatusStrategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
+	return validation.ValidateImageImportStatusUpdate(obj.(*tagger.ImageImport), old.(*tagger.ImageImport))
+}
+
+// GetAttrs returns what selectors may select an ImageImport by.
+func GetAttrs(obj runtime.Object) (labels.Set, fields.Set, error) {
+	imp, ok := obj.(*tagger.ImageImport)
+	if !ok {
+		return nil, nil, fmt.Errorf("%T is not an ImageImport", obj)
+	}
+	return imp.Labels, generic.AddObjectMetaFieldsSet(fields.Set{
+		"spec.targetImage": imp.Spec.TargetImage,
+		"spec.from":        imp.Spec.From,
+		"spec.mirror":      strconv.FormatBool(ptr.Deref(imp.Spec.Mirror, false)),
+	}, &imp.ObjectMeta, true), nil
+}
+
+// Match matches ImageImports by their labels and fields.
+func Match(label labels.Selector, field fields.Selector) storage.SelectionPredicate {
+	return storage.SelectionPredicate{Label: label, Field: field, GetAttrs: GetAttrs}
+}

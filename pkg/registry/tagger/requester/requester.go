@@ -1,0 +1,125 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package requester writes on behalf of the user of a request: whatever a request makes Tagger write beside the object that
+// the request itself carries is authorised and admitted as that user, when the request is made. Webhooks and policies see
+// such a write as they see one that the user made directly.
+package requester
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+)
+
+// Writer authorises and admits writes as the user of the context.
+type Writer struct {
+	authorizer authorizer.Authorizer
+	admission  admission.Interface
+	interfaces admission.ObjectInterfaces
+}
+
+// NewWriter returns a Writer; all arguments are required.
+func NewWriter(authz authorizer.Authorizer, admit admission.Interface, scheme *runtime.Scheme) *Writer {
+	return &Writer{authorizer: authz, admission: admit, interfaces: admission.NewObjectInterfacesFromScheme(scheme)}
+}
+
+// Target says what is written.
+type Target struct {
+	Resource  schema.GroupVersionResource
+	Kind      schema.GroupVersionKind
+	Namespace string
+	Name      string
+}
+
+// Authorize returns nil when the user of the context may do verb on the target, and a Forbidden error that says why when not.
+func (w *Writer) Authorize(ctx context.Context, verb string, target Target, why string) error {
+	user, ok := request.UserFrom(ctx)
+	if !ok {
+		return apierrors.NewInternalError(errors.New("the request has no user"))
+	}
+	decision, reason, err := w.authorizer.Authorize(ctx, authorizer.AttributesRecord{
+		User: user, Verb: verb, Namespace: target.Namespace, Name: target.Name, ResourceRequest: true,
+		APIGroup: target.Resource.Group, APIVersion: target.Resource.Version, Resource: target.Resource.Resource,
+	})
+	if decision == authorizer.DecisionAllow {
+		return nil
+	}
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("authorising %s %s: %w", verb, target.Resource.Resource, err))
+	}
+	cause := fmt.Errorf("%s, which needs the right to %s %s", why, verb, target.Resource.Resource)
+	if reason != "" {
+		cause = fmt.Errorf("%w: %s", cause, reason)
+	}
+	return apierrors.NewForbidden(target.Resource.GroupResource(), target.Name, cause)
+}
+
+// Create admits obj as the user of the context and creates it in the store. It does not authorise: which right the user needs
+// is the caller's to know.
+func (w *Writer) Create(ctx context.Context, store rest.Creater, obj runtime.Object, target Target,
+	options *metav1.CreateOptions) (runtime.Object, error) {
+	if admit, ok := w.admission.(admission.MutationInterface); ok && w.admission.Handles(admission.Create) {
+		if err := admit.Admit(ctx, w.attributes(ctx, obj, nil, target, admission.Create, options, dryRun(options.DryRun)), w.interfaces); err != nil {
+			return nil, err
+		}
+	}
+	validate := func(ctx context.Context, obj runtime.Object) error {
+		return w.validate(ctx, w.attributes(ctx, obj, nil, target, admission.Create, options, dryRun(options.DryRun)))
+	}
+	return store.Create(ctx, obj, validate, options)
+}
+
+// Update applies change to the stored object, admits the outcome as the user of the context and stores it. A conflict with
+// another writer is tried again on what that one wrote.
+func (w *Writer) Update(ctx context.Context, store rest.Updater, target Target, change func(runtime.Object),
+	dryRunOption []string) (runtime.Object, error) {
+	options := &metav1.UpdateOptions{DryRun: dryRunOption}
+	info := rest.DefaultUpdatedObjectInfo(nil, func(ctx context.Context, _, old runtime.Object) (runtime.Object, error) {
+		if accessor, err := meta.Accessor(old); err != nil || accessor.GetUID() == "" {
+			return nil, apierrors.NewNotFound(target.Resource.GroupResource(), target.Name)
+		}
+		obj := old.DeepCopyObject()
+		change(obj)
+		if admit, ok := w.admission.(admission.MutationInterface); ok && w.admission.Handles(admission.Update) {
+			attributes := w.attributes(ctx, obj, old, target, admission.Update, options, dryRun(dryRunOption))
+			if err := admit.Admit(ctx, attributes, w.interfaces); err != nil {
+				return nil, err
+			}
+		}
+		return obj, nil
+	})
+	validate := func(ctx context.Context, obj, old runtime.Object) error {
+		return w.validate(ctx, w.attributes(ctx, obj, old, target, admission.Update, options, dryRun(dryRunOption)))
+	}
+	obj, _, err := store.Update(ctx, target.Name, info, rest.ValidateAllObjectFunc, validate, false, options)
+	return obj, err
+}
+
+func (w *Writer) validate(ctx context.Context, attributes admission.Attributes) error {
+	if validator, ok := w.admission.(admission.ValidationInterface); ok && w.admission.Handles(attributes.GetOperation()) {
+		return validator.Validate(ctx, attributes, w.interfaces)
+	}
+	return nil
+}
+
+func (w *Writer) attributes(ctx context.Context, obj, old runtime.Object, target Target, operation admission.Operation,
+	options runtime.Object, dryRun bool) admission.Attributes {
+	user, _ := request.UserFrom(ctx)
+	return admission.NewAttributesRecord(obj, old, target.Kind, target.Namespace, target.Name, target.Resource, "", operation,
+		options, dryRun, user)
+}
+
+func dryRun(option []string) bool {
+	return len(option) > 0
+}
