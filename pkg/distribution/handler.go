@@ -1,0 +1,165 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package distribution
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// New returns the endpoint over backend, guarded by authz. It serves every
+// path that it is given: what lies outside /v2/ is answered as unknown.
+//
+// Logs go to the logger of the request's context.
+func New(backend Backend, authz Authorizer) http.Handler {
+	return &handler{backend: backend, authz: authz}
+}
+
+type handler struct {
+	backend Backend
+	authz   Authorizer
+}
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	header.Set("X-Content-Type-Options", "nosniff")
+
+	respond, err := h.handle(r)
+	if err != nil {
+		kind := asError(err)
+		// A caller that went away is no failure of the server.
+		if kind == ErrInternal && r.Context().Err() == nil {
+			klog.FromContext(r.Context()).Error(err, "Serving a registry request failed", "method", r.Method)
+		}
+		kind.write(w)
+		return
+	}
+	respond(w)
+}
+
+// handle does all that can fail before the first byte of a response is sent,
+// and returns what sends it. A panic of the backend or the authorizer is an
+// error like any other.
+func (h *handler) handle(r *http.Request) (respond func(http.ResponseWriter), err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+
+	req, err := parseRequest(r.Method, r.URL.EscapedPath())
+	if err != nil {
+		return nil, err
+	}
+	creds, err := credentialsOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.authz.Authorize(r.Context(), creds, req.repo, ActionPull); err != nil {
+		return nil, fmt.Errorf("authorizing %s: %w", req.path(), err)
+	}
+
+	switch req.kind {
+	case kindManifest, kindBlob:
+		content, err := h.open(r.Context(), req)
+		if err != nil {
+			return nil, fmt.Errorf("opening %s: %w", req.path(), err)
+		}
+		return func(w http.ResponseWriter) { serveContent(w, r, content) }, nil
+	default:
+		return servePing, nil
+	}
+}
+
+// open asks the backend for the content that a request names.
+func (h *handler) open(ctx context.Context, req request) (Content, error) {
+	if req.kind == kindBlob {
+		return h.backend.Blob(ctx, req.repo, req.digest)
+	}
+	dgst := req.digest
+	if dgst == "" {
+		if strings.HasPrefix(req.tag, reservedTagPrefix) {
+			return nil, ErrManifestUnknown
+		}
+		desc, err := h.backend.Resolve(ctx, req.repo, req.tag)
+		if err != nil {
+			return nil, err
+		}
+		dgst = desc.Digest
+	}
+	return h.backend.Manifest(ctx, req.repo, dgst)
+}
+
+func servePing(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, "{}") // an error here means that the client is gone
+}
+
+// serveContent sends content and closes it. Ranges, preconditions and HEAD are
+// net/http's, RFC 9110; the entity tag is the digest, which no two contents
+// share.
+func serveContent(w http.ResponseWriter, r *http.Request, content Content) {
+	defer content.Close() //nolint:errcheck // opened for reading only
+	desc := content.Descriptor()
+	mediaType := desc.MediaType
+	if mediaType == "" {
+		mediaType = "application/octet-stream"
+	}
+	header := w.Header()
+	header.Set("Content-Type", mediaType)
+	header.Set("Docker-Content-Digest", desc.Digest.String())
+	header.Set("Etag", `"`+desc.Digest.String()+`"`)
+
+	source := &observedReaderAt{ReaderAt: content}
+	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(source, 0, desc.Size))
+	if source.err != nil {
+		klog.FromContext(r.Context()).Error(source.err, "Reading content failed", "digest", desc.Digest)
+		// The status line is out. To end here in good order would leave it to
+		// the client to count; HTTP/2 has an error for it.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// observedReaderAt remembers the error that ended reading, which
+// http.ServeContent keeps to itself. It serves one request.
+type observedReaderAt struct {
+	io.ReaderAt
+	err error
+}
+
+func (o *observedReaderAt) ReadAt(p []byte, off int64) (int, error) {
+	n, err := o.ReaderAt.ReadAt(p, off)
+	if err != nil && (!errors.Is(err, io.EOF) || n < len(p)) {
+		o.err = err
+	}
+	return n, err
+}
+
+// credentialsOf reads the Authorization header. One that is neither Basic nor
+// Bearer is refused: somebody who tried to authenticate must not silently be
+// taken for anonymous.
+func credentialsOf(r *http.Request) (Credentials, error) {
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		return Credentials{}, nil
+	}
+	if username, password, ok := r.BasicAuth(); ok {
+		return Credentials{Username: username, Token: password}, nil
+	}
+	scheme, token, _ := strings.Cut(header, " ")
+	if token = strings.TrimSpace(token); strings.EqualFold(scheme, "Bearer") && token != "" {
+		return Credentials{Token: token}, nil
+	}
+	return Credentials{}, fmt.Errorf("malformed Authorization header: %w", ErrUnauthenticated)
+}

@@ -1,0 +1,135 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package distribution
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// pathPrefix is the root of the endpoint; the specification fixes it.
+const pathPrefix = "/v2/"
+
+// kind tells the requests of the specification apart.
+type kind int
+
+const (
+	// kindPing is GET /v2/, "Determining Support".
+	kindPing kind = iota
+	// kindManifest is GET /v2/<name>/manifests/<reference>.
+	kindManifest
+	// kindBlob is GET /v2/<name>/blobs/<digest>.
+	kindBlob
+)
+
+// request is a request of the specification, free of HTTP. Every field that its
+// kind uses has been checked against the grammar.
+type request struct {
+	kind kind
+	// repo is the zero Repository with kindPing.
+	repo Repository
+	// tag or digest is set with kindManifest, digest with kindBlob.
+	tag    string
+	digest digest.Digest
+}
+
+// parseRequest makes a request of a method and the escaped path of a URL. Its
+// error wraps the Error to answer.
+//
+// The path is split before it is unescaped, so that an escaped slash can only
+// ever be part of a segment, where no grammar allows it.
+func parseRequest(method, escapedPath string) (request, error) {
+	if method != http.MethodGet && method != http.MethodHead {
+		return request{}, ErrUnsupported
+	}
+	rest, ok := strings.CutPrefix(escapedPath, pathPrefix)
+	if !ok {
+		return request{}, ErrEndpointUnknown
+	}
+	if rest == "" {
+		return request{kind: kindPing}, nil
+	}
+
+	segments := strings.Split(rest, "/")
+	for i, segment := range segments {
+		unescaped, err := url.PathUnescape(segment)
+		if err != nil {
+			return request{}, ErrEndpointUnknown
+		}
+		segments[i] = unescaped
+	}
+	last := len(segments) - 1
+	if last < 1 {
+		return request{}, ErrEndpointUnknown
+	}
+	name, reference := segments[:last-1], segments[last]
+
+	switch segments[last-1] {
+	case "manifests":
+		repo, err := repositoryOf(name)
+		if err != nil {
+			return request{}, err
+		}
+		return parseManifestRequest(repo, reference)
+	case "blobs":
+		repo, err := repositoryOf(name)
+		if err != nil {
+			return request{}, err
+		}
+		dgst, err := parseDigest(reference)
+		if err != nil {
+			return request{}, err
+		}
+		return request{kind: kindBlob, repo: repo, digest: dgst}, nil
+	default:
+		return request{}, ErrEndpointUnknown
+	}
+}
+
+// repositoryOf takes the name's segments one by one: joining them first would
+// turn a slash that was escaped into one that separates.
+func repositoryOf(segments []string) (Repository, error) {
+	if len(segments) != 2 {
+		return Repository{}, fmt.Errorf("%d segments: %w", len(segments), ErrNameInvalid)
+	}
+	repo := Repository{Namespace: segments[0], Name: segments[1]}
+	return repo, repo.Validate()
+}
+
+// parseManifestRequest tells a digest from a tag by the colon, which no tag can
+// have. What is neither cannot exist, which the specification wants told as
+// an unknown manifest.
+func parseManifestRequest(repo Repository, reference string) (request, error) {
+	if strings.Contains(reference, ":") {
+		dgst, err := parseDigest(reference)
+		if err != nil {
+			return request{}, err
+		}
+		return request{kind: kindManifest, repo: repo, digest: dgst}, nil
+	}
+	if !tagPattern.MatchString(reference) {
+		return request{}, fmt.Errorf("tag %q: %w", reference, ErrManifestUnknown)
+	}
+	return request{kind: kindManifest, repo: repo, tag: reference}, nil
+}
+
+// path is the inverse of parseRequest: the canonical path of the request.
+func (r request) path() string {
+	switch r.kind {
+	case kindManifest:
+		reference := r.tag
+		if r.digest != "" {
+			reference = r.digest.String()
+		}
+		return pathPrefix + r.repo.String() + "/manifests/" + reference
+	case kindBlob:
+		return pathPrefix + r.repo.String() + "/blobs/" + r.digest.String()
+	default:
+		return pathPrefix
+	}
+}

@@ -1,0 +1,230 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package distribution
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	hex256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	hex512 = "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce" +
+		"47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
+)
+
+var repoApp = Repository{Namespace: "ns", Name: "app"}
+
+// TestRequests holds what parseRequest and path do, each the other's inverse.
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		path string
+		want request
+	}{
+		{name: "ping", path: "/v2/", want: request{kind: kindPing}},
+		{name: "tag", path: "/v2/ns/app/manifests/latest", want: request{kind: kindManifest, repo: repoApp, tag: "latest"}},
+		{name: "tag of all characters", path: "/v2/ns/app/manifests/_A.b-9", want: request{kind: kindManifest, repo: repoApp, tag: "_A.b-9"}},
+		{
+			name: "longest tag", path: "/v2/ns/app/manifests/" + strings.Repeat("t", 128),
+			want: request{kind: kindManifest, repo: repoApp, tag: strings.Repeat("t", 128)},
+		},
+		{
+			name: "manifest by sha256", path: "/v2/ns/app/manifests/sha256:" + hex256,
+			want: request{kind: kindManifest, repo: repoApp, digest: digest.Digest("sha256:" + hex256)},
+		},
+		{
+			name: "manifest by sha512", path: "/v2/ns/app/manifests/sha512:" + hex512,
+			want: request{kind: kindManifest, repo: repoApp, digest: digest.Digest("sha512:" + hex512)},
+		},
+		{
+			name: "blob", path: "/v2/ns/app/blobs/sha256:" + hex256,
+			want: request{kind: kindBlob, repo: repoApp, digest: digest.Digest("sha256:" + hex256)},
+		},
+		{
+			name: "repeated separators", path: "/v2/a--b/c__d.e/manifests/v1",
+			want: request{kind: kindManifest, repo: Repository{Namespace: "a--b", Name: "c__d.e"}, tag: "v1"},
+		},
+		{
+			name: "names that are words of the grammar", path: "/v2/manifests/blobs/manifests/manifests",
+			want: request{kind: kindManifest, repo: Repository{Namespace: "manifests", Name: "blobs"}, tag: "manifests"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, method := range []string{http.MethodGet, http.MethodHead} {
+				got, err := parseRequest(method, tt.path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(request{})); diff != "" {
+					t.Errorf("parsed %s (-want +got):\n%s", method, diff)
+				}
+			}
+			if diff := cmp.Diff(tt.path, tt.want.path()); diff != "" {
+				t.Errorf("path (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRequestEscapedColon(t *testing.T) {
+	t.Parallel()
+	want := request{kind: kindBlob, repo: repoApp, digest: digest.Digest("sha256:" + hex256)}
+	got, err := parseRequest(http.MethodGet, "/v2/ns/app/blobs/sha256%3A"+hex256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(request{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestRequestsRefused(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		method string // GET when empty
+		path   string
+		want   Error
+	}{
+		{name: "root", path: "/", want: ErrEndpointUnknown},
+		{name: "no path", path: "", want: ErrEndpointUnknown},
+		{name: "other version", path: "/v1/", want: ErrEndpointUnknown},
+		{name: "without the slash", path: "/v2", want: ErrEndpointUnknown},
+		{name: "double slash in front", path: "//v2/", want: ErrEndpointUnknown},
+		{name: "double slash behind", path: "/v2//", want: ErrEndpointUnknown},
+		{name: "catalog", path: "/v2/_catalog", want: ErrEndpointUnknown},
+		{name: "tags", path: "/v2/ns/app/tags/list", want: ErrEndpointUnknown},
+		{name: "referrers", path: "/v2/ns/app/referrers/sha256:" + hex256, want: ErrEndpointUnknown},
+		{name: "uploads", path: "/v2/ns/app/blobs/uploads/", want: ErrEndpointUnknown},
+		{name: "trailing slash", path: "/v2/ns/app/manifests/latest/", want: ErrEndpointUnknown},
+		{name: "double slash before the tag", path: "/v2/ns/app/manifests//latest", want: ErrEndpointUnknown},
+		{name: "malformed escape", path: "/v2/ns/app/manifests/%zz", want: ErrEndpointUnknown},
+		{name: "verb in upper case", path: "/v2/ns/app/Manifests/latest", want: ErrEndpointUnknown},
+
+		{name: "start of an upload", method: http.MethodPost, path: "/v2/ns/app/blobs/uploads/", want: ErrUnsupported},
+		{name: "push of a manifest", method: http.MethodPut, path: "/v2/ns/app/manifests/latest", want: ErrUnsupported},
+		{name: "chunk", method: http.MethodPatch, path: "/v2/ns/app/blobs/uploads/1", want: ErrUnsupported},
+		{name: "delete", method: http.MethodDelete, path: "/v2/ns/app/manifests/latest", want: ErrUnsupported},
+		{name: "options", method: http.MethodOptions, path: "/v2/", want: ErrUnsupported},
+
+		{name: "no name", path: "/v2/manifests/latest", want: ErrNameInvalid},
+		{name: "one segment", path: "/v2/app/manifests/latest", want: ErrNameInvalid},
+		{name: "three segments", path: "/v2/a/b/c/manifests/latest", want: ErrNameInvalid},
+		{name: "empty namespace", path: "/v2//app/manifests/latest", want: ErrNameInvalid},
+		{name: "empty name", path: "/v2/ns//manifests/latest", want: ErrNameInvalid},
+		{name: "double slash in the name", path: "/v2/ns//app/manifests/latest", want: ErrNameInvalid},
+		{name: "upper case", path: "/v2/Ns/app/manifests/latest", want: ErrNameInvalid},
+		{name: "dot", path: "/v2/./app/manifests/latest", want: ErrNameInvalid},
+		{name: "dot dot", path: "/v2/../app/manifests/latest", want: ErrNameInvalid},
+		{name: "escaped dot dot", path: "/v2/%2e%2e/app/manifests/latest", want: ErrNameInvalid},
+		{name: "escaped slash in a name", path: "/v2/ns/a%2Fb/manifests/latest", want: ErrNameInvalid},
+		{name: "escaped slash for a separator", path: "/v2/ns%2Fapp/manifests/latest", want: ErrNameInvalid},
+		{name: "escaped slash with an empty segment", path: "/v2/ns%2Fapp//manifests/latest", want: ErrNameInvalid},
+		{name: "backslash", path: `/v2/ns/a\b/manifests/latest`, want: ErrNameInvalid},
+		{name: "zero byte", path: "/v2/ns/app%00/manifests/latest", want: ErrNameInvalid},
+		{name: "newline", path: "/v2/ns/app%0a/manifests/latest", want: ErrNameInvalid},
+		{name: "name that begins with a separator", path: "/v2/ns/-app/manifests/latest", want: ErrNameInvalid},
+		{name: "name too long", path: "/v2/ns/" + strings.Repeat("a", 253) + "/manifests/latest", want: ErrNameInvalid},
+
+		{name: "empty reference", path: "/v2/ns/app/manifests/", want: ErrManifestUnknown},
+		{name: "tag that begins with a dot", path: "/v2/ns/app/manifests/.INVALID", want: ErrManifestUnknown},
+		{name: "tag too long", path: "/v2/ns/app/manifests/" + strings.Repeat("t", 129), want: ErrManifestUnknown},
+		{name: "tag with an escaped slash", path: "/v2/ns/app/manifests/a%2fb", want: ErrManifestUnknown},
+		{name: "tag with a newline", path: "/v2/ns/app/manifests/a%0a", want: ErrManifestUnknown},
+
+		{name: "empty digest", path: "/v2/ns/app/blobs/", want: ErrDigestInvalid},
+		{name: "tag for a blob", path: "/v2/ns/app/blobs/latest", want: ErrDigestInvalid},
+		{name: "digest too short", path: "/v2/ns/app/blobs/sha256:abc", want: ErrDigestInvalid},
+		{name: "digest in upper case", path: "/v2/ns/app/blobs/sha256:" + strings.ToUpper(hex256), want: ErrDigestInvalid},
+		{name: "unknown algorithm", path: "/v2/ns/app/blobs/md5:d41d8cd98f00b204e9800998ecf8427e", want: ErrDigestInvalid},
+		{name: "known algorithm that is not registered", path: "/v2/ns/app/manifests/sha384:" + hex512[:96], want: ErrDigestInvalid},
+		{name: "digest with a path", path: "/v2/ns/app/manifests/sha256:..%2f..%2f", want: ErrDigestInvalid},
+		{name: "tag and digest", path: "/v2/ns/app/manifests/latest@sha256:" + hex256, want: ErrDigestInvalid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			method := tt.method
+			if method == "" {
+				method = http.MethodGet
+			}
+			if _, err := parseRequest(method, tt.path); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestParseRepository(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		in   string
+		want Repository
+		err  error
+	}{
+		{name: "two segments", in: "ns/app", want: repoApp},
+		{name: "one segment", in: "app", err: ErrNameInvalid},
+		{name: "three segments", in: "ns/app/x", err: ErrNameInvalid},
+		{name: "empty", in: "", err: ErrNameInvalid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := ParseRepository(tt.in)
+			if !errors.Is(err, tt.err) {
+				t.Errorf("got error %v, want %v", err, tt.err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// FuzzParseRequest holds that whatever passes follows the grammar, and that it
+// and its path say the same.
+func FuzzParseRequest(f *testing.F) {
+	for _, path := range []string{
+		"/v2/", "/v2/ns/app/manifests/latest", "/v2/ns/app/blobs/sha256:" + hex256, "/v2/ns/app/manifests/sha512:" + hex512,
+		"/v2/ns/a%2Fb/manifests/x", "/v2/../x/blobs/y", "//v2/", "/v2/ns/app/blobs/sha256%3A" + hex256, "/v2/ns/app/manifests/%",
+	} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		req, err := parseRequest(http.MethodGet, path)
+		if err != nil {
+			if asError(err) == ErrInternal {
+				t.Errorf("%q: an error that is no Error: %v", path, err)
+			}
+			return
+		}
+		canonical := req.path()
+		for _, segment := range strings.Split(strings.TrimPrefix(canonical, pathPrefix), "/") {
+			if segment == "." || segment == ".." || segment == "" && req.kind != kindPing {
+				t.Errorf("%q: segment %q came through", path, segment)
+			}
+		}
+		if escaped := (&url.URL{Path: canonical}).EscapedPath(); escaped != canonical {
+			t.Errorf("%q: %q needs escaping", path, canonical)
+		}
+		again, err := parseRequest(http.MethodHead, canonical)
+		if err != nil {
+			t.Fatalf("%q: its canonical path %q: %v", path, canonical, err)
+		}
+		if diff := cmp.Diff(req, again, cmp.AllowUnexported(request{})); diff != "" {
+			t.Errorf("%q and %q (-first +second):\n%s", path, canonical, diff)
+		}
+	})
+}

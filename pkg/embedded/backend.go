@@ -1,0 +1,101 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package embedded
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tagger.dev/tagger/pkg/distribution"
+)
+
+var _ distribution.Backend = (*Store)(nil)
+
+// Resolve implements distribution.Backend.
+func (s *Store) Resolve(ctx context.Context, repo distribution.Repository, tag string) (ocispec.Descriptor, error) {
+	ctx, err := namespaced(ctx, repo)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	image, err := s.images.Get(ctx, imageName(repo, tag))
+	switch {
+	case err == nil:
+		return image.Target, nil
+	case !errdefs.IsNotFound(err):
+		return ocispec.Descriptor{}, fmt.Errorf("resolving tag %q of %s: %w", tag, repo, err)
+	}
+	// A repository is there as long as it has a tag.
+	tagged, err := s.images.List(ctx, fmt.Sprintf(`name~=%q`, "^"+regexp.QuoteMeta(repo.Name)+":"))
+	switch {
+	case err != nil:
+		return ocispec.Descriptor{}, fmt.Errorf("resolving tag %q of %s: %w", tag, repo, err)
+	case len(tagged) == 0:
+		return ocispec.Descriptor{}, fmt.Errorf("%s: %w", repo, distribution.ErrNameUnknown)
+	default:
+		return ocispec.Descriptor{}, fmt.Errorf("tag %q of %s: %w", tag, repo, distribution.ErrManifestUnknown)
+	}
+}
+
+// Manifest implements distribution.Backend.
+func (s *Store) Manifest(ctx context.Context, repo distribution.Repository, dgst digest.Digest) (distribution.Content, error) {
+	opened, err := s.open(ctx, repo, dgst)
+	if err != nil {
+		return nil, unknown(err, distribution.ErrManifestUnknown)
+	}
+	if opened.desc.MediaType == "" {
+		_ = opened.Close() // read nothing
+		return nil, fmt.Errorf("%s is a blob: %w", dgst, distribution.ErrManifestUnknown)
+	}
+	return opened, nil
+}
+
+// Blob implements distribution.Backend.
+func (s *Store) Blob(ctx context.Context, repo distribution.Repository, dgst digest.Digest) (distribution.Content, error) {
+	opened, err := s.open(ctx, repo, dgst)
+	if err != nil {
+		return nil, unknown(err, distribution.ErrBlobUnknown)
+	}
+	opened.desc.MediaType = "" // a manifest read as a blob is bytes
+	return opened, nil
+}
+
+func (s *Store) open(ctx context.Context, repo distribution.Repository, dgst digest.Digest) (*openContent, error) {
+	ctx, err := namespaced(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.held(ctx, repo, dgst)
+	if err != nil {
+		return nil, err
+	}
+	desc := ocispec.Descriptor{MediaType: info.Labels[mediaTypeLabel], Digest: dgst, Size: info.Size}
+	reader, err := s.content.ReaderAt(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	return &openContent{ReaderAt: reader, desc: desc}, nil
+}
+
+// unknown says in the terms of the endpoint that something is not there.
+func unknown(err error, kind distribution.Error) error {
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("%w: %w", kind, err)
+	}
+	return err
+}
+
+// openContent is an opened file of the store.
+type openContent struct {
+	content.ReaderAt
+	desc ocispec.Descriptor
+}
+
+// Descriptor implements distribution.Content.
+func (c *openContent) Descriptor() ocispec.Descriptor { return c.desc }

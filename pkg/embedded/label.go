@@ -1,0 +1,94 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tagger.dev/tagger/pkg/distribution"
+)
+
+// Keys of the labels on a content. They are part of the storage format.
+const (
+	// repositoryLabelPrefix and a repository's name make the key of the label
+	// that says that this repository holds the content.
+	repositoryLabelPrefix = "tagger.dev/repository."
+	// mediaTypeLabel marks a manifest and carries its media type.
+	mediaTypeLabel = "tagger.dev/media-type"
+	// referenceLabelPrefix is containerd's: the collector keeps the digests
+	// that such labels have as their values.
+	referenceLabelPrefix = "containerd.io/gc.ref.content."
+	// optionalReferenceLabelPrefix names content that is kept when it is there
+	// and not missed when it is not: layers that may not be distributed.
+	optionalReferenceLabelPrefix = referenceLabelPrefix + "optional."
+)
+
+// maxManifestSize bounds what is held in memory to be parsed, in bytes. It is
+// far above the limit that an import has for manifests.
+const maxManifestSize = 32 << 20
+
+// containerdNamespace encodes a Kubernetes namespace as a containerd one.
+// Containerd allows no two separators in a row, Kubernetes does; as neither
+// Kubernetes nor the registry endpoint has upper case, 'D' can stand for the
+// dash, and no two names meet.
+func containerdNamespace(namespace string) string {
+	return strings.ReplaceAll(namespace, "-", "D")
+}
+
+func repositoryLabel(name string) string { return repositoryLabelPrefix + name }
+
+// imageName is the name of the image record of a tag. No repository name has a
+// colon, so that names and tags cannot be mixed up.
+func imageName(repo distribution.Repository, tag string) string { return repo.Name + ":" + tag }
+
+// isManifest tells the media types that name other content from those that are
+// only bytes.
+func isManifest(mediaType string) bool {
+	return images.IsManifestType(mediaType) || images.IsIndexType(mediaType)
+}
+
+// manifestLabels returns the labels that a manifest carries wherever it is
+// held: its media type, and a reference for each thing that it names.
+func manifestLabels(ctx context.Context, desc ocispec.Descriptor, manifest []byte) (map[string]string, error) {
+	// Only these fields: a descriptor may carry the bytes of something else.
+	bare := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+	children, err := images.Children(ctx, bytesProvider(manifest), bare)
+	if err != nil {
+		return nil, fmt.Errorf("%w: reading manifest %s: %w", errdefs.ErrInvalidArgument, desc.Digest, err)
+	}
+	labels := map[string]string{mediaTypeLabel: desc.MediaType}
+	for i, child := range children {
+		if child.Digest == "" {
+			continue // a manifest without a config
+		}
+		if err := child.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("%w: manifest %s: child %d: %w", errdefs.ErrInvalidArgument, desc.Digest, i, err)
+		}
+		prefix := referenceLabelPrefix
+		if images.IsNonDistributable(child.MediaType) {
+			prefix = optionalReferenceLabelPrefix
+		}
+		labels[fmt.Sprintf("%s%d", prefix, i)] = child.Digest.String()
+	}
+	return labels, nil
+}
+
+// bytesProvider is a content.Provider of one content, already in memory.
+type bytesProvider []byte
+
+func (p bytesProvider) ReaderAt(context.Context, ocispec.Descriptor) (content.ReaderAt, error) {
+	return bytesReaderAt{bytes.NewReader(p)}, nil
+}
+
+type bytesReaderAt struct{ *bytes.Reader }
+
+func (bytesReaderAt) Close() error { return nil }

@@ -1,0 +1,255 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package embedded
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"tagger.dev/tagger/pkg/distribution"
+)
+
+func TestStoreIsolation(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name            string
+		namespace, repo string
+		wantRead        bool
+		wantMount       bool
+	}{
+		{name: "same repository", namespace: "a--b", repo: "app", wantRead: true, wantMount: true},
+		{name: "other repository of the namespace", namespace: "a--b", repo: "other", wantMount: true},
+		{name: "repository whose name is the beginning", namespace: "a--b", repo: "ap", wantMount: true},
+		{name: "other namespace, same repository", namespace: "c", repo: "app"},
+		{name: "namespace that looks alike", namespace: "a-b", repo: "app"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir())
+			items, root := sample(t, "isolation")
+			repo := s.Repository("a--b", "app")
+			push(t, repo, items...)
+			commit(t, repo, root, "latest")
+
+			if diff := cmp.Diff(all(len(items), tt.wantRead), readable(t, s, tt.namespace, tt.repo, items)); diff != "" {
+				t.Errorf("readable at first (-want +got):\n%s", diff)
+			}
+			other := s.Repository(tt.namespace, tt.repo)
+			for _, i := range items {
+				if got := mount(t, other, i); got != tt.wantMount {
+					t.Errorf("Mount(%s): got %v, want %v", i.desc.MediaType, got, tt.wantMount)
+				}
+			}
+			if diff := cmp.Diff(all(len(items), tt.wantMount), readable(t, s, tt.namespace, tt.repo, items)); diff != "" {
+				t.Errorf("readable after mounting (-want +got):\n%s", diff)
+			}
+			push(t, other, items...)
+			commit(t, other, root, "latest")
+			if !complete(t, other, root) {
+				t.Error("incomplete after everything was pushed")
+			}
+		})
+	}
+}
+
+func TestStoreCollects(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		do   func(t *testing.T, s *Store, items []item, root item)
+		want bool
+	}{
+		{
+			name: "committed content stays",
+			do: func(t *testing.T, s *Store, items []item, root item) {
+				repo := s.Repository("ns", "app")
+				push(t, repo, items...)
+				commit(t, repo, root, "latest", "anchor-1")
+			},
+			want: true,
+		},
+		{
+			name: "content under way stays",
+			do:   func(t *testing.T, s *Store, items []item, _ item) { push(t, s.Repository("ns", "app"), items...) },
+			want: true,
+		},
+		{
+			name: "content of a failed import goes in time",
+			do: func(t *testing.T, s *Store, items []item, _ item) {
+				s.leaseDuration = -time.Minute
+				push(t, s.Repository("ns", "app"), items...)
+			},
+		},
+		{
+			name: "mounted content stays while its import is under way",
+			do: func(t *testing.T, s *Store, items []item, _ item) {
+				s.leaseDuration = -time.Minute
+				push(t, s.Repository("ns", "app"), items...)
+				s.leaseDuration = time.Hour
+				repo := s.Repository("ns", "app")
+				for _, i := range items {
+					if !mount(t, repo, i) {
+						t.Errorf("Mount(%s): got false", i.desc.MediaType)
+					}
+				}
+			},
+			want: true,
+		},
+		{
+			name: "what the tag left goes",
+			do: func(t *testing.T, s *Store, items []item, root item) {
+				repo := s.Repository("ns", "app")
+				push(t, repo, items...)
+				commit(t, repo, root, "latest")
+				others, otherRoot := sample(t, "next version")
+				push(t, repo, others...)
+				commit(t, repo, otherRoot, "latest")
+			},
+		},
+		{
+			name: "commit ends the protection of what it does not name",
+			do: func(t *testing.T, s *Store, items []item, _ item) {
+				repo := s.Repository("ns", "app")
+				push(t, repo, items...)
+				others, otherRoot := sample(t, "another")
+				push(t, repo, others...)
+				commit(t, repo, otherRoot, "latest")
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := openStore(t, dir)
+			items, root := sample(t, "collection")
+			tt.do(t, s, items, root)
+			collect(t, s)
+			if diff := cmp.Diff(all(len(items), tt.want), readable(t, s, "ns", "app", items)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			for _, i := range items {
+				_, err := os.Stat(filepath.Join(dir, "content", "blobs", i.desc.Digest.Algorithm().String(), i.desc.Digest.Encoded()))
+				if got := err == nil; got != tt.want {
+					t.Errorf("file of %s: got %v, want it there: %v", i.desc.MediaType, err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// TestStoreCollectsMeanwhile collects in the middle of every push, at first and
+// when all the content is there already.
+func TestStoreCollectsMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	items, root := sample(t, "meanwhile")
+	for _, round := range []string{"new content", "content that is there"} {
+		repo := s.Repository("ns", "app")
+		for _, i := range items {
+			// Something to be removed, without which the collector does not
+			// look at the files.
+			s.leaseDuration = -time.Minute
+			push(t, s.Repository("ns", "app"), layer("garbage of "+round+i.desc.Digest.String()))
+			s.leaseDuration = time.Hour
+			reader := io.MultiReader(bytes.NewReader(i.data[:1]), &collecting{t: t, store: s}, bytes.NewReader(i.data[1:]))
+			if err := repo.Push(t.Context(), i.desc, reader); err != nil {
+				t.Fatalf("%s: %v", round, err)
+			}
+		}
+		commit(t, repo, root, "latest")
+		if diff := cmp.Diff(all(len(items), true), readable(t, s, "ns", "app", items)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", round, diff)
+		}
+	}
+}
+
+// collecting is a reader without content that collects when it is read.
+type collecting struct {
+	t     *testing.T
+	store *Store
+}
+
+func (c *collecting) Read([]byte) (int, error) {
+	collect(c.t, c.store)
+	return 0, io.EOF
+}
+
+func TestStoreRestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	items, root := sample(t, "restart")
+	s := openStore(t, dir)
+	repo := s.Repository("ns", "app")
+	push(t, repo, items...)
+	commit(t, repo, root, "latest")
+	if _, err := OpenStore(t.Context(), dir); !errors.Is(err, bolterrors.ErrTimeout) {
+		t.Errorf("second open: got %v, want %v", err, bolterrors.ErrTimeout)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// What a process leaves that is killed while it begins a write.
+	stale := filepath.Join(dir, "content", "ingest", "stale")
+	overwrite(t, filepath.Join(stale, "ref"), "push-stale")
+
+	s = openStore(t, dir)
+	if _, err := os.Stat(stale); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("unfinished write: got %v, want it gone", err)
+	}
+	collect(t, s)
+	if diff := cmp.Diff(all(len(items), true), readable(t, s, "ns", "app", items)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if !complete(t, s.Repository("ns", "app"), root) {
+		t.Error("Complete: got false")
+	}
+}
+
+func TestStoreNames(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	items, root := sample(t, "names")
+	repo := s.Repository("ns", "app.v1")
+	push(t, repo, items...)
+	commit(t, repo, root, "latest")
+	tests := []struct {
+		name            string
+		namespace, repo string
+		tag             string
+		want            error
+	}{
+		{name: "there", namespace: "ns", repo: "app.v1", tag: "latest"},
+		{name: "tag unknown", namespace: "ns", repo: "app.v1", tag: "other", want: distribution.ErrManifestUnknown},
+		{name: "repository unknown", namespace: "ns", repo: "app", tag: "latest", want: distribution.ErrNameUnknown},
+		{name: "dot is no wildcard", namespace: "ns", repo: "app-v1", tag: "latest", want: distribution.ErrNameUnknown},
+		{name: "namespace unknown", namespace: "other", repo: "app.v1", tag: "latest", want: distribution.ErrNameUnknown},
+		{name: "namespace that encodes to another", namespace: "nDs", repo: "app.v1", tag: "latest", want: distribution.ErrNameInvalid},
+		{name: "path in a name", namespace: "ns", repo: "../app.v1", tag: "latest", want: distribution.ErrNameInvalid},
+		{name: "no name", namespace: "ns", want: distribution.ErrNameInvalid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			name := distribution.Repository{Namespace: tt.namespace, Name: tt.repo}
+			if _, err := s.Resolve(t.Context(), name, tt.tag); !errors.Is(err, tt.want) {
+				t.Errorf("Resolve: got %v, want %v", err, tt.want)
+			}
+			if errors.Is(tt.want, distribution.ErrNameInvalid) {
+				if _, err := s.Repository(tt.namespace, tt.repo).Mount(t.Context(), root.desc); !errors.Is(err, tt.want) {
+					t.Errorf("Mount: got %v, want %v", err, tt.want)
+				}
+			}
+		})
+	}
+}
