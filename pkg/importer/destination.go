@@ -1,0 +1,36 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package importer
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Destination is one repository of the mirror. All methods are called
+// concurrently. The descriptor of a manifest has the media type of a manifest,
+// so that it can be told from a blob.
+//
+// An error becomes MirrorUnavailable, unless it is an *Error, or
+// errdefs.IsUnauthorized or IsPermissionDenied holds for it
+// (MirrorUnauthorized).
+type Destination interface {
+	// Mount reports whether the repository holds desc, after linking it from
+	// another repository of the same Kubernetes namespace where that is possible.
+	Mount(ctx context.Context, desc ocispec.Descriptor) (bool, error)
+	// Push stores the content of desc and reads r to its end, unless the content
+	// is there already. It verifies length and digest; for the error of a wrong
+	// one errdefs.IsFailedPrecondition or IsInvalidArgument holds. An error of r
+	// is returned as it is or wrapped, and nothing is stored then.
+	Push(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error
+	// Commit makes root, all of whose content is there, reachable under tags and
+	// protects it from collection for as long as a tag names it.
+	Commit(ctx context.Context, root ocispec.Descriptor, tags ...string) error
+	// Complete reports whether root and everything below it can be read back in
+	// this repository.
+	Complete(ctx context.Context, root digest.Digest) (bool, error)
+}

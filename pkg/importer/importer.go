@@ -1,0 +1,149 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package importer
+
+import (
+	"context"
+	"crypto/x509"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"k8s.io/utils/clock"
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// Keychain knows the credentials for a reference.
+type Keychain interface {
+	// Credentials returns those that match ref, the most specific first and
+	// without the anonymous one, which is always tried last. An error that is not
+	// an *Error counts as Unavailable.
+	Credentials(ctx context.Context, ref Reference) ([]auth.Credential, error)
+}
+
+// Source is where to import from.
+type Source struct {
+	Reference Reference
+	// Insecure accepts unverified TLS and, where the host does not speak TLS,
+	// plain HTTP. No credentials are sent then, except to loopback.
+	Insecure bool
+	// Scope is the Kubernetes namespace. Tokens are never shared between scopes.
+	Scope string
+	// Keychain is never nil.
+	Keychain Keychain
+}
+
+// Options of an Importer. The zero value is usable and safe.
+type Options struct {
+	// AllowLoopback lets sources, their token services and redirects be on
+	// loopback addresses. Default false.
+	AllowLoopback bool
+	// RefusePrivate also refuses private addresses (RFC 1918, RFC 6598, RFC 4193).
+	// Default false.
+	RefusePrivate bool
+	// OwnHosts are the addresses, as host or host:port, of Tagger's own registry
+	// endpoint. A source there is Blocked. Default none.
+	OwnHosts []string
+
+	// RootCAs verify sources. Default nil: those of the system.
+	RootCAs *x509.CertPool
+	// Proxy chooses the proxy of a request, as http.ProxyFromEnvironment does.
+	// The address of a proxy is not guarded; the names of targets are, where they
+	// can be resolved. Default nil: no proxy.
+	Proxy func(*http.Request) (*url.URL, error)
+	// UserAgent is sent with every request. Default "tagger".
+	UserAgent string
+
+	// StreamsPerHost is how many blobs are read at once from one upstream host.
+	// Default 8.
+	StreamsPerHost int
+	// Streams is how many blobs are read at once in all. Default 32.
+	Streams int
+
+	// MaxManifestBytes is the largest manifest, in bytes. All manifests of one
+	// image together may have eight times as much, for they are held in memory.
+	// Default 4 MiB, which is what registries accept.
+	MaxManifestBytes int64
+	// MaxManifests is how many manifests one image may have in all, indexes
+	// included. Default 1000.
+	MaxManifests int
+	// MaxDepth is how many manifests may lie below one another, the root
+	// included: an index of images has two. Default 4.
+	MaxDepth int
+	// MaxImageBytes is the largest image to mirror: the bytes of its distinct
+	// blobs. Default 0: no limit.
+	MaxImageBytes int64
+
+	// ConnectTimeout bounds connecting, and the TLS handshake apart from it.
+	// Default 15 s.
+	ConnectTimeout time.Duration
+	// HeaderTimeout bounds the wait for the header of a response. Default 30 s.
+	HeaderTimeout time.Duration
+	// IdleTimeout bounds the wait for the next byte of a body; a slow body that
+	// keeps moving is not cut. Default 60 s.
+	IdleTimeout time.Duration
+
+	// Clock tells when a tag was resolved. Default the real one.
+	Clock clock.PassiveClock
+}
+
+// withDefaults returns o with every zero field set that has a default.
+func (o Options) withDefaults() Options {
+	setDefault(&o.UserAgent, "tagger")
+	setDefault(&o.StreamsPerHost, 8)
+	setDefault(&o.Streams, 32)
+	setDefault(&o.MaxManifestBytes, 4<<20)
+	setDefault(&o.MaxManifests, 1000)
+	setDefault(&o.MaxDepth, 4)
+	setDefault(&o.ConnectTimeout, 15*time.Second)
+	setDefault(&o.HeaderTimeout, 30*time.Second)
+	setDefault(&o.IdleTimeout, time.Minute)
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	return o
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Importer resolves and mirrors. It keeps connections and tokens, and holds the
+// limits of its Options over all calls. All methods may be called concurrently.
+type Importer struct {
+	options  Options
+	ownHosts []string
+	clients  *clients
+	// hosts and streams are the places of blob streams; blobs lets one of several
+	// equal downloads go first.
+	hosts, streams, blobs *places
+}
+
+// New returns an Importer.
+func New(o Options) *Importer {
+	o = o.withDefaults()
+	i := &Importer{
+		options: o,
+		clients: newClients(o),
+		hosts:   newPlaces(int64(o.StreamsPerHost)),
+		streams: newPlaces(int64(o.Streams)),
+		blobs:   newPlaces(1),
+	}
+	for _, host := range o.OwnHosts {
+		i.ownHosts = append(i.ownHosts, withPort(host))
+	}
+	return i
+}
+
+// admit refuses what policy forbids before any request.
+func (i *Importer) admit(ref Reference) error {
+	if slices.Contains(i.ownHosts, withPort(ref.host)) {
+		return failure(Blocked, nil, "%s is this cluster's own registry, which cannot be a source; import from where the image was pushed from", ref.host)
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package importer
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func TestParseManifest(t *testing.T) {
+	t.Parallel()
+	const (
+		index = ocispec.MediaTypeImageIndex
+		image = ocispec.MediaTypeImageManifest
+	)
+	d := `{"mediaType":"application/x","digest":"` + sha256Zeros + `","size":7}`
+	type parsed struct {
+		MediaType       string
+		Children, Blobs int
+	}
+	tests := []struct {
+		name, contentType, document string
+		want                        parsed
+		wantErr                     string
+	}{
+		{name: "OCI image", contentType: image, document: `{"schemaVersion":2,"config":D,"layers":[D]}`, want: parsed{image, 0, 2}},
+		{name: "OCI image with media type", contentType: image, document: `{"schemaVersion":2,"mediaType":"` + image + `","config":D}`, want: parsed{image, 0, 1}},
+		{name: "parameters", contentType: image + "; charset=utf-8", document: `{"schemaVersion":2,"config":D}`, want: parsed{image, 0, 1}},
+		{name: "docker image", contentType: dockerManifest, document: `{"schemaVersion":2,"mediaType":"` + dockerManifest + `","config":D,"layers":[D,D]}`, want: parsed{dockerManifest, 0, 3}},
+		{name: "OCI index", contentType: index, document: `{"schemaVersion":2,"manifests":[{"mediaType":"` + image + `","digest":"` + sha256Zeros + `","size":7}]}`, want: parsed{index, 1, 0}},
+		{name: "empty index", contentType: index, document: `{"schemaVersion":2,"manifests":[]}`, want: parsed{index, 0, 0}},
+		{name: "index of layers", contentType: index, document: `{"schemaVersion":2,"manifests":[D]}`, want: parsed{index, 0, 1}},
+		{name: "docker list", contentType: dockerList, document: `{"schemaVersion":2,"manifests":[]}`, want: parsed{dockerList, 0, 0}},
+		{name: "vague type", contentType: "application/json", document: `{"schemaVersion":2,"mediaType":"` + image + `","config":D}`, want: parsed{image, 0, 1}},
+		{name: "no type at all", contentType: "", document: `{"schemaVersion":2,"config":D}`, wantErr: "media type"},
+		{name: "foreign layer", contentType: dockerManifest, document: `{"schemaVersion":2,"config":D,"layers":[{"mediaType":"` + dockerForeign + `","digest":"` + sha256Zeros + `","size":7,"urls":["https://x/y"]}]}`, want: parsed{dockerManifest, 0, 1}},
+		{name: "foreign layer without URLs", contentType: dockerManifest, document: `{"schemaVersion":2,"config":D,"layers":[{"mediaType":"` + dockerForeign + `","digest":"` + sha256Zeros + `","size":7}]}`, want: parsed{dockerManifest, 0, 2}},
+
+		{name: "schema 1", contentType: dockerSchema1Signed, document: `{"schemaVersion":1}`, wantErr: "schema 1"},
+		{name: "schema 1 by its version", contentType: "application/json", document: `{"schemaVersion":1,"name":"x"}`, wantErr: "schema 1"},
+		{name: "schema 1 in a list", contentType: dockerList, document: `{"schemaVersion":2,"manifests":[{"mediaType":"` + dockerSchema1 + `","digest":"` + sha256Zeros + `","size":7}]}`, wantErr: "schema 1"},
+		{name: "HTML", contentType: "text/html; charset=utf-8", document: `<html>`, wantErr: "web page"},
+		{name: "OCI artifact manifest", contentType: "application/vnd.oci.artifact.manifest.v1+json", document: `{}`, wantErr: "neither"},
+		{name: "not JSON", contentType: image, document: `nope`, wantErr: "JSON"},
+		{name: "trailing data", contentType: image, document: `{"schemaVersion":2,"config":D}{}`, wantErr: "JSON"},
+		{name: "no version", contentType: image, document: `{"config":D}`, wantErr: "schemaVersion"},
+		{name: "media types disagree", contentType: image, document: `{"schemaVersion":2,"mediaType":"` + index + `","manifests":[]}`, wantErr: "another media type"},
+		{name: "both", contentType: image, document: `{"schemaVersion":2,"config":D,"layers":[],"manifests":[]}`, wantErr: "at once"},
+		{name: "both, as index", contentType: index, document: `{"schemaVersion":2,"layers":[],"manifests":[]}`, wantErr: "at once"},
+		{name: "image as index", contentType: index, document: `{"schemaVersion":2,"config":D}`, wantErr: "content of another"},
+		{name: "index as image", contentType: image, document: `{"schemaVersion":2,"manifests":[]}`, wantErr: "content of another"},
+		{name: "no config", contentType: image, document: `{"schemaVersion":2,"layers":[D]}`, wantErr: "no config"},
+		{name: "bad digest", contentType: image, document: `{"schemaVersion":2,"config":{"digest":"sha256:../x","size":1}}`, wantErr: "descriptor"},
+		{name: "negative size", contentType: image, document: `{"schemaVersion":2,"config":{"digest":"` + sha256Zeros + `","size":-1}}`, wantErr: "descriptor"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			raw := []byte(strings.ReplaceAll(tt.document, "D", d))
+			m, err := parseManifest(raw, tt.contentType, digest.FromBytes(raw))
+			if tt.wantErr != "" {
+				if KindOf(err) != UnsupportedManifest || !strings.Contains(err.Error(), tt.wantErr) {
+					t.Errorf("got %v, want UnsupportedManifest with %q", err, tt.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, parsed{m.self.MediaType, len(m.children), len(m.blobs)}); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if m.self.Digest != digest.FromBytes(raw) || m.self.Size != int64(len(raw)) {
+				t.Errorf("descriptor %v is not that of the document", m.self)
+			}
+		})
+	}
+}
+
+func TestPlatforms(t *testing.T) {
+	t.Parallel()
+	of := func(os, architecture, variant string) ocispec.Descriptor {
+		return ocispec.Descriptor{Platform: &ocispec.Platform{OS: os, Architecture: architecture, Variant: variant}}
+	}
+	got := platforms([]ocispec.Descriptor{
+		of("linux", "amd64", ""), of("linux", "arm64", "v8"), of("unknown", "unknown", ""), {},
+		of("linux", "amd64", ""), of("linux", "", ""), of("<b>", "amd64", ""), of("linux", strings.Repeat("a", 99), ""),
+	})
+	if diff := cmp.Diff([]string{"linux/amd64", "linux/arm64/v8"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// FuzzParseManifest holds that what is accepted has only valid descriptors and
+// one nature.
+func FuzzParseManifest(f *testing.F) {
+	d := `{"mediaType":"application/x","digest":"` + sha256Zeros + `","size":7}`
+	f.Add(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":`+d+`,"layers":[`+d+`]}`))
+	f.Add(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[`+d+`]}`))
+	f.Add("application/json", []byte(`{"schemaVersion":1}`))
+	f.Add("text/html", []byte(`<html>`))
+	f.Fuzz(func(t *testing.T, contentType string, raw []byte) {
+		m, err := parseManifest(raw, contentType, digest.FromBytes(raw))
+		if err != nil {
+			if KindOf(err) != UnsupportedManifest {
+				t.Errorf("Kind %s", KindOf(err))
+			}
+			return
+		}
+		if m.config != nil && len(m.children) > 0 {
+			t.Error("an image with children")
+		}
+		all := append(m.children, m.blobs...)
+		if totalSize(all) < 0 || len(distinct(all)) > len(all) {
+			t.Error("sizes overflow")
+		}
+		for _, d := range all {
+			if d.Digest.Validate() != nil || d.Size < 0 {
+				t.Errorf("descriptor %v", d)
+			}
+		}
+	})
+}

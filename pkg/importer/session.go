@@ -1,0 +1,164 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package importer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// session is one call's access to a source.
+type session struct {
+	*Importer
+	src         Source
+	credentials []auth.Credential // ends with the anonymous one
+	// withheld: whatever credentials there are, this source may not see them.
+	withheld bool
+}
+
+func (i *Importer) open(ctx context.Context, src Source) (*session, error) {
+	if err := i.admit(src.Reference); err != nil {
+		return nil, err
+	}
+	s := &session{Importer: i, src: src}
+	endpoint := url.URL{Host: src.Reference.endpoint()}
+	s.withheld = src.Insecure && !isLoopback(endpoint.Hostname())
+	if !s.withheld {
+		credentials, err := src.Keychain.Credentials(ctx, src.Reference)
+		if err != nil {
+			var e *Error
+			if errors.As(err, &e) {
+				return nil, e
+			}
+			return nil, failure(Unavailable, err, "the credentials for %s cannot be read", src.Reference.Host())
+		}
+		s.credentials = append(s.credentials, credentials...)
+	}
+	s.credentials = append(s.credentials, auth.EmptyCredential)
+	return s, nil
+}
+
+func (s *session) route() route {
+	return route{s.src.Scope, s.src.Reference.endpoint(), s.src.Reference.repository, s.src.Insecure}
+}
+
+// do asks for an object of the repository, below "manifests" or "blobs", and
+// answers with status 200 alone; everything else is an *Error. The credentials
+// are tried in turn for as long as access is refused, beginning with the one
+// that was accepted last.
+func (s *session) do(ctx context.Context, method, below, object string) (*http.Response, error) {
+	var refused error
+	credentials := s.credentials
+	if last, ok := s.clients.accepted.Get(s.route()); ok {
+		credentials = preferring(credentials, last.(auth.Credential))
+	}
+	for _, credential := range credentials {
+		resp, err := s.try(ctx, credential, method, below, object)
+		if err == nil {
+			s.clients.accepted.Add(s.route(), credential)
+			return resp, nil
+		}
+		if KindOf(err) != Unauthorized {
+			return nil, err
+		}
+		if refused == nil {
+			refused = err
+		}
+	}
+	if s.withheld {
+		return nil, failure(Unauthorized, refused, "%s refuses anonymous access, and gets no credentials because the source is insecure; use a certificate that verifies", s.src.Reference.endpoint())
+	}
+	return nil, refused
+}
+
+// preferring returns credentials with first in front, if it is among them.
+func preferring(credentials []auth.Credential, first auth.Credential) []auth.Credential {
+	ordered := make([]auth.Credential, 0, len(credentials))
+	for _, c := range credentials {
+		if c == first {
+			ordered = append([]auth.Credential{c}, ordered...)
+		} else {
+			ordered = append(ordered, c)
+		}
+	}
+	return ordered
+}
+
+// try is do with one credential. An insecure source that does not speak TLS is
+// asked in plain HTTP, and remembered as such until that fails.
+func (s *session) try(ctx context.Context, credential auth.Credential, method, below, object string) (*http.Response, error) {
+	host := s.src.Reference.endpoint()
+	if !s.src.Insecure {
+		return s.send(ctx, credential, method, "https", below, object)
+	}
+	if _, plain := s.clients.plain.Get(host); !plain {
+		resp, err := s.send(ctx, credential, method, "https", below, object)
+		if !speaksPlainHTTP(err) && !(onDefaultPort(host) && errors.Is(err, syscall.ECONNREFUSED)) {
+			return resp, err
+		}
+	}
+	resp, err := s.send(ctx, credential, method, "http", below, object)
+	var answer *answerError
+	if err == nil || errors.As(err, &answer) && answer.status != http.StatusBadRequest {
+		s.clients.plain.Add(host, struct{}{})
+	} else {
+		s.clients.plain.Remove(host) // servers that speak TLS answer 400
+	}
+	return resp, err
+}
+
+// onDefaultPort reports whether https and http mean different ports at host.
+func onDefaultPort(host string) bool {
+	_, _, err := net.SplitHostPort(host)
+	return err != nil
+}
+
+func (s *session) send(ctx context.Context, credential auth.Credential, method, scheme, below, object string) (*http.Response, error) {
+	ref := s.src.Reference
+	host := ref.endpoint()
+	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: ref.host, Repository: ref.repository}, auth.ActionPull)
+	address := url.URL{Scheme: scheme, Host: host, Path: "/v2/" + ref.repository + "/" + below + "/" + object}
+	req, err := http.NewRequestWithContext(ctx, method, address.String(), nil)
+	if err != nil {
+		return nil, classify(err, host)
+	}
+	if below == "manifests" {
+		req.Header.Set("Accept", strings.Join(acceptedTypes, ", "))
+	}
+	client := s.clients.get(clientKey{s.src.Scope, host, s.src.Insecure, credential})
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, s.unanswered(ctx, err, host)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, status(resp, fmt.Sprintf("%s %s", strings.TrimSuffix(below, "s"), object), s.options.Clock.Now())
+	}
+	return resp, nil
+}
+
+// unanswered classifies an error of auth.Client. What it neither has from the
+// wire nor from an answer is about authentication: a challenge that cannot be
+// met with this credential, or a token service that gives no token.
+func (s *session) unanswered(ctx context.Context, err error, host string) error {
+	if ctx.Err() != nil {
+		return classify(ctx.Err(), host)
+	}
+	if e := recognise(err, host); e != nil {
+		return e
+	}
+	var sent *url.Error
+	if errors.As(err, &sent) {
+		return classify(err, host)
+	}
+	return failure(Unauthorized, err, "%s asks for authentication that cannot be completed; check the pull secret, or with the registry its token service", host)
+}

@@ -1,0 +1,176 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package importer
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	maxRedirects = 10
+	// maxHeaderBytes bounds the header of a response.
+	maxHeaderBytes = 256 << 10
+)
+
+// transports are the connections to all sources. Those through a proxy are
+// apart, for their dialer is not guarded, and so are those whose certificates
+// are not verified. No connection carries authentication of its own, so scopes
+// can share them.
+type transports struct {
+	options Options
+	guard   guard
+	// By whether certificates go unverified.
+	direct, proxied map[bool]*http.Transport
+}
+
+func newTransports(o Options) *transports {
+	t := &transports{
+		options: o,
+		guard:   guard{allowLoopback: o.AllowLoopback, refusePrivate: o.RefusePrivate},
+		direct:  map[bool]*http.Transport{},
+		proxied: map[bool]*http.Transport{},
+	}
+	for _, insecure := range []bool{false, true} {
+		t.direct[insecure] = newTransport(o, insecure)
+		t.direct[insecure].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout, ControlContext: t.guard.control}).DialContext
+		t.proxied[insecure] = newTransport(o, insecure)
+		t.proxied[insecure].Proxy = o.Proxy
+		t.proxied[insecure].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout}).DialContext
+	}
+	return t
+}
+
+func newTransport(o Options, insecure bool) *http.Transport {
+	return &http.Transport{
+		TLSClientConfig: &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			RootCAs:            o.RootCAs,
+			InsecureSkipVerify: insecure, // asked for by Source.Insecure; no credentials travel then
+		},
+		TLSHandshakeTimeout:    o.ConnectTimeout,
+		ResponseHeaderTimeout:  o.HeaderTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		MaxIdleConnsPerHost:    o.StreamsPerHost,
+		MaxIdleConns:           4 * o.Streams,
+		IdleConnTimeout:        90 * time.Second,
+		// Bytes are hashed as they were stored, so nothing may be unpacked.
+		DisableCompression: true,
+		ForceAttemptHTTP2:  true,
+		HTTP2:              &http.HTTP2Config{SendPingTimeout: o.HeaderTimeout, PingTimeout: o.ConnectTimeout},
+	}
+}
+
+func (t *transports) roundTrip(req *http.Request, insecure bool) (*http.Response, error) {
+	if t.options.Proxy == nil {
+		return t.direct[insecure].RoundTrip(req)
+	}
+	proxy, err := t.options.Proxy(req)
+	if err != nil {
+		return nil, failure(Unavailable, err, "the proxy settings of this server are not valid")
+	}
+	if proxy == nil {
+		return t.direct[insecure].RoundTrip(req)
+	}
+	if err := t.guard.name(req.Context(), req.URL.Hostname()); err != nil {
+		return nil, err
+	}
+	return t.proxied[insecure].RoundTrip(req)
+}
+
+// wire is the http.RoundTripper below one authenticating client: whatever that
+// sends, to registries, token services and redirects, passes here.
+type wire struct {
+	*transports
+	insecure bool
+	// secret: the client has a credential, so that what it sends to authenticate
+	// must not be read by others.
+	secret bool
+}
+
+// RoundTrip refuses to expose credentials, answers an *Error for a rate limit,
+// whoever it is that limits, and cuts bodies that stand still.
+func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
+	if w.secret && authenticates(req) && !w.trusts(req) {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, failure(Unauthorized, nil, "%s wants credentials, which are sent over verified TLS or to loopback alone", req.URL.Host)
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	resp, err := w.roundTrip(req.WithContext(ctx), w.insecure)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	resp.Request = req
+	resp.Body = newIdleBody(ctx, cancel, resp.Body, w.options.IdleTimeout, req.URL.Host)
+	if resp.StatusCode == http.StatusTooManyRequests {
+		return nil, status(resp, "", w.options.Clock.Now())
+	}
+	return resp, nil
+}
+
+// authenticates reports whether a request carries a password or a token: in its
+// header, or in its body, which only requests to token services have.
+func authenticates(req *http.Request) bool {
+	return req.Header.Get("Authorization") != "" || req.Method == http.MethodPost
+}
+
+func (w *wire) trusts(req *http.Request) bool {
+	return isLoopback(req.URL.Hostname()) || req.URL.Scheme == "https" && !w.insecure
+}
+
+// checkRedirect is an http.Client.CheckRedirect. That credentials stay behind
+// when a redirect leaves host or port is seen to by auth.Client.
+func (w *wire) checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return failure(Unavailable, nil, "%s redirects more than %d times", via[0].URL.Host, maxRedirects)
+	}
+	if req.URL.Scheme != "https" && !w.insecure {
+		return failure(TLS, nil, "%s redirects to plain HTTP; if that is meant, set insecure: true", via[0].URL.Host)
+	}
+	return nil
+}
+
+// idleBody ends a body that delivers nothing for a while. Time during which
+// nobody reads does not count.
+type idleBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	idle   time.Duration
+}
+
+// newIdleBody takes over the cancellation of the request of body.
+func newIdleBody(ctx context.Context, cancel context.CancelCauseFunc, body io.ReadCloser, idle time.Duration, host string) *idleBody {
+	timer := time.AfterFunc(idle, func() {
+		cancel(failure(Timeout, nil, "%s sent nothing for %s", host, idle))
+	})
+	timer.Stop()
+	return &idleBody{ReadCloser: body, ctx: ctx, cancel: cancel, timer: timer, idle: idle}
+}
+
+func (b *idleBody) Read(p []byte) (int, error) {
+	b.timer.Reset(b.idle)
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	if err != nil && b.ctx.Err() != nil {
+		// Also for io.EOF: a server may end its answer in the instant in which we
+		// hang up.
+		err = context.Cause(b.ctx)
+	}
+	return n, err
+}
+
+func (b *idleBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}
