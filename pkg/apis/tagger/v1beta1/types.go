@@ -99,8 +99,8 @@ type HashReference struct {
 	// The media type of the top-level manifest or index.
 	// +optional
 	MediaType string `json:"mediaType,omitempty"`
-	// Bytes of all distinct blobs and manifests. Absent where that cannot be known without fetching more than the top-level
-	// manifest.
+	// Bytes of all distinct blobs: configurations and layers, all platforms together. Absent where that cannot be known
+	// without fetching more than the top-level manifest.
 	// +optional
 	Size int64 `json:"size,omitempty"`
 	// The platforms that the image is for, as os/architecture[/variant]. Absent where that cannot be known without fetching

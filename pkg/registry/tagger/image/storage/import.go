@@ -179,7 +179,7 @@ func (r *ImportREST) wait(ctx context.Context, imp *tagger.ImageImport, began ti
 	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-answerTime).Before(end) {
 		end = deadline.Add(-answerTime)
 	}
-	ctx, cancel := context.WithDeadline(ctx, end)
+	ctx, cancel := context.WithDeadline(importContext(ctx, imp), end)
 	defer cancel()
 	watcher, err := r.imports.Watch(ctx, &metainternalversion.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector("metadata.name", imp.Name),
@@ -195,7 +195,7 @@ func (r *ImportREST) wait(ctx context.Context, imp *tagger.ImageImport, began ti
 	for {
 		select {
 		case event, ok := <-watcher.ResultChan():
-			changed, isImport := event.Object.(*tagger.ImageImport)
+			changed, isImport := plain(event.Object).(*tagger.ImageImport)
 			if !ok || !isImport || event.Type == watch.Deleted {
 				return imp
 			}
@@ -209,6 +209,29 @@ func (r *ImportREST) wait(ctx context.Context, imp *tagger.ImageImport, began ti
 			return imp
 		}
 	}
+}
+
+// plain returns what the watch cache wraps to serialise it once for all who watch.
+func plain(obj runtime.Object) runtime.Object {
+	if wrapped, ok := obj.(runtime.CacheableObject); ok {
+		return wrapped.GetObject()
+	}
+	return obj
+}
+
+// importContext returns a context in which the request is about the import: the storage looks there for what is watched, and the
+// request itself names the Image.
+func importContext(ctx context.Context, imp *tagger.ImageImport) context.Context {
+	return request.WithRequestInfo(ctx, &request.RequestInfo{
+		IsResourceRequest: true,
+		Verb:              "watch",
+		APIPrefix:         "apis",
+		APIGroup:          v1beta1.SchemeGroupVersion.Group,
+		APIVersion:        v1beta1.SchemeGroupVersion.Version,
+		Resource:          "imageimports",
+		Namespace:         imp.Namespace,
+		Name:              imp.Name,
+	})
 }
 
 // settled says whether waiting longer for an import makes little sense: it ended, or an attempt failed in a way that seldom

@@ -1,0 +1,144 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/importer"
+)
+
+// request is what one import asks for.
+type request struct {
+	namespace, image string
+	importUID        types.UID
+	from             string
+	mirror, insecure bool
+}
+
+// outcome is what a successful attempt found.
+type outcome struct {
+	ref       v1beta1.HashReference
+	unchanged bool
+}
+
+// source returns where a request imports from.
+func (c *Controller) source(req request) (importer.Source, error) {
+	reference, err := importer.ParseReference(req.from)
+	if err != nil {
+		return importer.Source{}, err
+	}
+	return importer.Source{
+		Reference: reference,
+		Insecure:  req.insecure,
+		Scope:     req.namespace,
+		Keychain:  c.Keychains(req.namespace),
+	}, nil
+}
+
+// attempt resolves what a request asks for and, if it asks for it, copies it to the mirror; history is what the Image has
+// recorded so far. It records nothing.
+func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1.HashReference,
+	progress func(importer.Progress)) (outcome, error) {
+	src, err := c.source(req)
+	if err != nil {
+		return outcome{}, err
+	}
+	var known digest.Digest
+	if len(history) > 0 {
+		known = digestOf(&history[0])
+	}
+	resolved, err := c.Importer.Resolve(ctx, src, known)
+	if err != nil {
+		return outcome{}, err
+	}
+	out := outcome{ref: c.reference(req, src, resolved), unchanged: resolved.Unchanged}
+	if entry := entryOf(history, resolved.Digest); entry != nil { // the content is as it was: so is what is known of it
+		out.ref.MediaType, out.ref.Size, out.ref.Platforms = entry.MediaType, entry.Size, entry.Platforms
+	}
+	if !req.mirror {
+		return out, nil
+	}
+	destination, repository, err := c.Mirrors.Repository(ctx, req.namespace, req.image)
+	if err != nil {
+		return outcome{}, mirrorError(err, "finding the mirror")
+	}
+	out.ref.ImageReference = fmt.Sprintf("%s@%s", repository, resolved.Digest)
+	complete, err := destination.Complete(ctx, resolved.Digest)
+	if err != nil {
+		return outcome{}, mirrorError(err, "looking at the mirror")
+	}
+	if complete && resolved.Unchanged && history[0].ImageReference == out.ref.ImageReference {
+		return out, nil
+	}
+	out.unchanged = false
+	if !complete {
+		mirrored, err := c.Importer.Mirror(ctx, src, resolved, destination, progress)
+		if err != nil {
+			return outcome{}, err
+		}
+		out.ref.Size = mirrored.Size
+		out.ref.MediaType = mirrored.MediaType
+		if len(mirrored.Platforms) > 0 {
+			out.ref.Platforms = mirrored.Platforms
+		}
+	}
+	root := ocispec.Descriptor{MediaType: out.ref.MediaType, Digest: resolved.Digest}
+	if err := destination.Commit(ctx, root, anchor(resolved.Digest)); err != nil {
+		return outcome{}, mirrorError(err, "tagging at the mirror")
+	}
+	return out, nil
+}
+
+// reference returns the entry of the history that says what was resolved.
+func (c *Controller) reference(req request, src importer.Source, resolved *importer.Resolved) v1beta1.HashReference {
+	byDigest := src.Reference.WithDigest(resolved.Digest)
+	return v1beta1.HashReference{
+		From:            req.from,
+		ImageReference:  byDigest,
+		SourceReference: byDigest,
+		ImportedAt:      metav1.NewTime(c.Clock.Now()).Rfc3339Copy(),
+		ResolvedAt:      metav1.NewMicroTime(resolved.At),
+		ImportUID:       req.importUID,
+		MediaType:       resolved.MediaType,
+		Size:            resolved.Size,
+		Platforms:       resolved.Platforms,
+	}
+}
+
+// anchor is the tag that keeps an entry of the history from any registry's garbage collection.
+func anchor(dgst digest.Digest) string {
+	if dgst.Algorithm() != digest.SHA256 { // tags have at most 128 characters
+		dgst = digest.SHA256.FromString(dgst.String())
+	}
+	return "anchor-" + dgst.Encoded()
+}
+
+// pointLatest lets latest at the mirror follow the Image's current reference, when that is there.
+func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image) error {
+	if len(image.Status.HashReferences) == 0 {
+		return nil
+	}
+	current := &image.Status.HashReferences[0]
+	destination, repository, err := c.Mirrors.Repository(ctx, image.Namespace, image.Name)
+	if err != nil {
+		return err
+	}
+	if current.ImageReference != fmt.Sprintf("%s@%s", repository, digestOf(current)) {
+		return nil
+	}
+	return destination.Commit(ctx, ocispec.Descriptor{MediaType: current.MediaType, Digest: digestOf(current)}, "latest")
+}
+
+// mirrorError types a failure of the mirror.
+func mirrorError(err error, doing string) error {
+	return &importer.Error{Kind: importer.MirrorUnavailable, Err: fmt.Errorf("%s: %w", doing, err)}
+}

@@ -1,0 +1,30 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// firstPause is the pause after the first failed attempt; each further one doubles it, up to maxPause. Ten attempts take
+	// about thirteen minutes when each fails at once.
+	firstPause = 2 * time.Second
+	maxPause   = 5 * time.Minute
+	// jitter is the part of a pause that is drawn, so that imports that failed together are not tried together.
+	jitter = 0.2
+	// maxRetryAfter bounds what an upstream may ask for.
+	maxRetryAfter = time.Hour
+)
+
+// pause returns how long to wait after the failed-th failed attempt, at least as long as the upstream asked for.
+func pause(failed int, retryAfter time.Duration) time.Duration {
+	wait := maxPause
+	if shift := failed - 1; shift < 8 {
+		wait = min(firstPause<<shift, maxPause)
+	}
+	wait += time.Duration(float64(wait) * jitter * rand.Float64())
+	return max(wait, min(retryAfter, maxRetryAfter))
+}

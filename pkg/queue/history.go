@@ -1,0 +1,59 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	"k8s.io/apimachinery/pkg/types"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+)
+
+// digestOf returns the digest that an entry of a history names.
+func digestOf(ref *v1beta1.HashReference) digest.Digest {
+	return digest.Digest(ref.ImageReference[strings.LastIndex(ref.ImageReference, "@")+1:])
+}
+
+// addToHistory returns the history with ref in it: entries are ordered by when their tag was resolved, newest first. A digest
+// that an entry beside ref's place names already adds none: the same digest again refreshes the entry, and an older sighting of
+// it says nothing new. At most limit entries are kept.
+func addToHistory(history []v1beta1.HashReference, ref v1beta1.HashReference, limit int) []v1beta1.HashReference {
+	at := 0
+	for at < len(history) && ref.ResolvedAt.Before(&history[at].ResolvedAt) {
+		at++
+	}
+	switch {
+	case at < len(history) && digestOf(&history[at]) == digestOf(&ref):
+		history = slices.Clone(history)
+		history[at] = ref
+	case at > 0 && digestOf(&history[at-1]) == digestOf(&ref):
+		history = slices.Clone(history)
+	default:
+		history = slices.Insert(slices.Clone(history), at, ref)
+	}
+	return history[:min(len(history), limit)]
+}
+
+// recorded returns what was recorded for an import, nil when nothing was.
+func recorded(status *v1beta1.ImageStatus, importUID types.UID) *v1beta1.HashReference {
+	for i := range status.RecordedImports {
+		if status.RecordedImports[i].ImportUID == importUID {
+			return &status.RecordedImports[i]
+		}
+	}
+	return nil
+}
+
+// entryOf returns the newest entry of a history that names a digest, nil when none does.
+func entryOf(history []v1beta1.HashReference, dgst digest.Digest) *v1beta1.HashReference {
+	for i := range history {
+		if digestOf(&history[i]) == dgst {
+			return &history[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,43 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"context"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/importer"
+)
+
+// verifyTimeout bounds a dry run, which answers within one request.
+const verifyTimeout = 20 * time.Second
+
+// Verify resolves what an import asks for and says in its status what it found; nothing is copied or recorded. A source that
+// fails is no error: the status says so.
+func (c *Controller) Verify(ctx context.Context, imp *v1beta1.ImageImport) *v1beta1.ImageImport {
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	imp = imp.DeepCopy()
+	out, err := c.attempt(ctx, request{
+		namespace: imp.Namespace, image: imp.Spec.TargetImage, importUID: imp.UID,
+		from: imp.Spec.From, insecure: ptr.Deref(imp.Spec.Insecure, false),
+	}, nil, func(importer.Progress) {})
+	now := metav1.NewTime(c.Clock.Now())
+	imp.Status.StartTime, imp.Status.CompletionTime = &now, &now
+	if err != nil {
+		message := shorten(err.Error())
+		imp.Status.ImportAttempts = []v1beta1.ImportAttempt{{When: now, Reason: message}}
+		c.setCondition(&imp.Status.Conditions, imp.Generation, metav1.ConditionFalse, string(importer.KindOf(err)), message)
+		return imp
+	}
+	reason, message := words(out)
+	imp.Status.ImportAttempts = []v1beta1.ImportAttempt{{When: now, Succeed: true}}
+	imp.Status.HashReference = &out.ref
+	c.setCondition(&imp.Status.Conditions, imp.Generation, metav1.ConditionTrue, reason, message)
+	return imp
+}
