@@ -1,0 +1,125 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package apiserver joins everything: the generic API server, the storage of the tagger.dev group, the queue that runs
+// imports, and the registry endpoint. It is the one place that knows them all; it owns nothing else.
+package apiserver
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+
+	"tagger.dev/tagger/pkg/distribution"
+	clientset "tagger.dev/tagger/pkg/generated/clientset/versioned"
+	"tagger.dev/tagger/pkg/queue"
+)
+
+// ExtraConfig is what the server needs beside the generic server's configuration; every field is required.
+type ExtraConfig struct {
+	Importer  queue.Importer
+	Keychains queue.Keychains
+	Mirrors   queue.Mirrors
+	Registry  RegistryConfig
+	Clock     clock.WithTicker
+
+	// ConcurrentImports is how many attempts of imports run at once; ConcurrentImportsPerHost how many at one upstream host.
+	ConcurrentImports, ConcurrentImportsPerHost int
+	// AttemptTimeout ends an attempt of an import, mirroring included.
+	AttemptTimeout time.Duration
+	// DrainTimeout is how long attempts that run at the shutdown may go on.
+	DrainTimeout time.Duration
+	// CollectOrphans removes ImageImports whose Image is gone, where no garbage collector runs beside the server.
+	CollectOrphans bool
+}
+
+// RegistryConfig is what the registry endpoint needs; every field is required.
+type RegistryConfig struct {
+	Listener   net.Listener
+	TLS        *tls.Config
+	Backend    distribution.Backend
+	Authorizer distribution.Authorizer
+}
+
+// Config is everything that New needs.
+type Config struct {
+	Generic *genericapiserver.Config
+	Extra   ExtraConfig
+}
+
+// CompletedConfig is a Config whose defaults are filled in. Only Complete makes one.
+type CompletedConfig struct {
+	generic genericapiserver.CompletedConfig
+	extra   ExtraConfig
+}
+
+// Complete fills in what is derived. Generic must have its authentication, authorisation, storage, serving and versions set.
+func (c *Config) Complete() CompletedConfig {
+	describeAPI(c.Generic)
+	return CompletedConfig{generic: c.Generic.Complete(nil), extra: c.Extra}
+}
+
+// Server is the whole of Tagger's server. Run it once.
+type Server struct {
+	generic  *genericapiserver.GenericAPIServer
+	registry *registryServer
+}
+
+// New builds a server. ctx ends when the server is asked to stop; it is not what stops it.
+func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
+	generic, err := c.generic.New("tagger-apiserver", genericapiserver.NewEmptyDelegate())
+	if err != nil {
+		return nil, fmt.Errorf("building the API server: %w", err)
+	}
+	client, err := clientset.NewForConfig(unlimited(c.generic.LoopbackClientConfig))
+	if err != nil {
+		return nil, fmt.Errorf("building the loopback client: %w", err)
+	}
+	imports, err := queue.New(queue.Config{
+		Client:         client,
+		Importer:       c.extra.Importer,
+		Keychains:      c.extra.Keychains,
+		Mirrors:        c.extra.Mirrors,
+		Clock:          c.extra.Clock,
+		Workers:        c.extra.ConcurrentImports,
+		PerHost:        c.extra.ConcurrentImportsPerHost,
+		AttemptTimeout: c.extra.AttemptTimeout,
+		DrainTimeout:   c.extra.DrainTimeout,
+		CollectOrphans: c.extra.CollectOrphans,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("building the import queue: %w", err)
+	}
+	group, err := c.groupInfo(imports, ctx.Done())
+	if err != nil {
+		return nil, err
+	}
+	if err := generic.InstallAPIGroup(group); err != nil {
+		return nil, fmt.Errorf("installing %s: %w", group.PrioritizedVersions[0].Group, err)
+	}
+	if err := addImports(generic, imports); err != nil {
+		return nil, err
+	}
+	return &Server{generic: generic, registry: newRegistryServer(c.extra.Registry)}, nil
+}
+
+// Run serves until ctx ends, then drains: imports that run may end, requests are answered, and both ports close.
+func (s *Server) Run(ctx context.Context) error {
+	s.registry.start(ctx)
+	err := s.generic.PrepareRun().RunWithContext(ctx)
+	s.registry.stop(ctx)
+	return err
+}
+
+// unlimited returns the loopback client's configuration without a client-side limit: the server does not throttle itself.
+func unlimited(loopback *rest.Config) *rest.Config {
+	config := rest.CopyConfig(loopback)
+	config.QPS = -1
+	return config
+}

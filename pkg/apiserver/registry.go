@@ -1,0 +1,58 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"tagger.dev/tagger/pkg/distribution"
+)
+
+const (
+	// headerTimeout bounds how long a client of the registry endpoint may take to send its request's header; idleTimeout how
+	// long a connection may wait for the next request. Bodies take as long as they take.
+	headerTimeout = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	// maxHeaderBytes bounds a request's header.
+	maxHeaderBytes = 64 << 10
+	// closeTimeout is how long downloads may go on at the shutdown.
+	closeTimeout = 10 * time.Second
+)
+
+// registryServer serves the registry endpoint on its own port.
+type registryServer struct {
+	config RegistryConfig
+	server *http.Server
+}
+
+func newRegistryServer(config RegistryConfig) *registryServer {
+	return &registryServer{config: config, server: &http.Server{
+		Handler:           distribution.New(config.Backend, config.Authorizer),
+		TLSConfig:         config.TLS,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+	}}
+}
+
+func (r *registryServer) start(ctx context.Context) {
+	go func() {
+		if err := r.server.ServeTLS(r.config.Listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			klog.FromContext(ctx).Error(err, "The registry endpoint has stopped")
+		}
+	}()
+}
+
+func (r *registryServer) stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if err := r.server.Shutdown(ctx); err != nil {
+		_ = r.server.Close() // downloads that would take longer are cut off
+	}
+}

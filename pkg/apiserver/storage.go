@@ -1,0 +1,103 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/registry/rest"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+
+	"tagger.dev/tagger/pkg/apis/tagger"
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/importer"
+	"tagger.dev/tagger/pkg/queue"
+	imagestorage "tagger.dev/tagger/pkg/registry/tagger/image/storage"
+	imageimportstorage "tagger.dev/tagger/pkg/registry/tagger/imageimport/storage"
+	"tagger.dev/tagger/pkg/registry/tagger/requester"
+)
+
+// groupInfo lists every path of the tagger.dev group.
+func (c CompletedConfig) groupInfo(imports *queue.Controller, stopping <-chan struct{}) (*genericapiserver.APIGroupInfo, error) {
+	getter := c.generic.RESTOptionsGetter
+	admit := c.generic.AdmissionControl
+	if admit == nil {
+		admit = admission.NewChainHandler()
+	}
+	writer := requester.NewWriter(c.generic.Authorization.Authorizer, admit, Scheme)
+
+	images, imageStatus, err := imagestorage.NewREST(Scheme, getter, validReference, c.extra.Clock)
+	if err != nil {
+		return nil, fmt.Errorf("storage of images: %w", err)
+	}
+	imageImports, imageImportStatus, err := imageimportstorage.NewREST(Scheme, getter, validReference, images, writer, sameReference,
+		c.extra.Clock)
+	if err != nil {
+		return nil, fmt.Errorf("storage of imageimports: %w", err)
+	}
+	imageImport := imagestorage.NewImportREST(imageImports, writer, verifier{imports}, stopping)
+
+	info := genericapiserver.NewDefaultAPIGroupInfo(tagger.GroupName, Scheme, runtime.NewParameterCodec(Scheme), Codecs)
+	info.VersionedResourcesStorageMap[v1beta1.SchemeGroupVersion.Version] = map[string]rest.Storage{
+		"images":              images,
+		"images/status":       imageStatus,
+		"images/import":       imageImport,
+		"imageimports":        imageImports,
+		"imageimports/status": imageImportStatus,
+	}
+	return &info, nil
+}
+
+func validReference(reference string) error {
+	_, err := importer.ParseReference(reference)
+	return err
+}
+
+func sameReference(a, b string) bool {
+	refA, errA := importer.ParseReference(a)
+	refB, errB := importer.ParseReference(b)
+	return errA == nil && errB == nil && refA.String() == refB.String()
+}
+
+// verifier lets the queue, which speaks the served version, verify imports in the internal one.
+type verifier struct {
+	imports *queue.Controller
+}
+
+func (v verifier) Verify(ctx context.Context, imp *tagger.ImageImport) (*tagger.ImageImport, error) {
+	versioned := &v1beta1.ImageImport{}
+	if err := Scheme.Convert(imp, versioned, nil); err != nil {
+		return nil, err
+	}
+	verified := &tagger.ImageImport{}
+	return verified, Scheme.Convert(v.imports.Verify(ctx, versioned), verified, nil)
+}
+
+// addImports has the queue run as long as the server does: from when the API answers until the server is asked to stop, when
+// it drains before the API closes.
+func addImports(server *genericapiserver.GenericAPIServer, imports *queue.Controller) error {
+	const name = "tagger-imports"
+	running, cancel := context.WithCancel(context.Background())
+	var started atomic.Bool
+	ended := make(chan error, 1)
+	if err := server.AddPostStartHook(name, func(genericapiserver.PostStartHookContext) error {
+		started.Store(true)
+		go func() { ended <- imports.Run(running) }()
+		return nil
+	}); err != nil {
+		cancel()
+		return err
+	}
+	return server.AddPreShutdownHook(name, func() error {
+		cancel()
+		if !started.Load() {
+			return nil
+		}
+		return <-ended
+	})
+}
