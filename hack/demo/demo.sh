@@ -11,8 +11,6 @@ set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly reference=${1-}
-readonly demo=${PWD}/output/demo
-readonly data=${demo}/data
 readonly timeout=60 # seconds that a server may take to start, or to stop
 
 server='' outside='' command='' # the processes to stop at the end
@@ -120,13 +118,14 @@ pull() {
 	run "crane validate --remote ${image}"
 }
 
-rm -rf "${demo}"
+mkdir -p output
+demo=$(mktemp -d "${PWD}/output/demo.XXXXXX")
+readonly demo data=${demo}/data
 trap cleanup EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 141' PIPE
 trap 'exit 143' TERM
-mkdir -p "${demo}"
 arch=$(go env GOHOSTARCH)
 if [[ -z ${reference} ]]; then
 	build 1
@@ -183,4 +182,4 @@ else
 	fi
 fi
 
-section 'Done. The servers are stopped, and output/demo is removed'
+section 'Done. The servers are stopped, and what they wrote is removed'

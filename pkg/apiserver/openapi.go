@@ -18,10 +18,10 @@ func describeAPI(config *genericapiserver.Config) {
 	namer := openapi.NewDefinitionNamer(Scheme)
 	config.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(generatedopenapi.GetOpenAPIDefinitions, namer)
 	config.OpenAPIConfig.Info.Title = "Tagger"
-	config.OpenAPIConfig.GetOperationIDAndTags = operationID
+	config.OpenAPIConfig.GetOperationIDAndTags = operationID //nolint:staticcheck // the generic server sets this one, and both cannot be set
 	config.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(generatedopenapi.GetOpenAPIDefinitions, namer)
 	config.OpenAPIV3Config.Info.Title = "Tagger"
-	config.OpenAPIV3Config.GetOperationIDAndTags = operationID
+	config.OpenAPIV3Config.GetOperationIDAndTags = operationID //nolint:staticcheck // the generic server sets this one, and both cannot be set
 }
 
 // operationID names the operations as Kubernetes does, but tells images/import from creating an imageimport: kind Image with

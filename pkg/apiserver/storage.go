@@ -84,10 +84,13 @@ func addImports(server *genericapiserver.GenericAPIServer, imports *queue.Contro
 	const name = "tagger-imports"
 	running, cancel := context.WithCancel(context.Background())
 	var started atomic.Bool
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	if err := server.AddPostStartHook(name, func(genericapiserver.PostStartHookContext) error {
 		started.Store(true)
-		go func() { ended <- imports.Run(running) }()
+		go func() {
+			defer close(ended)
+			imports.Run(running)
+		}()
 		return nil
 	}); err != nil {
 		cancel()
@@ -95,9 +98,9 @@ func addImports(server *genericapiserver.GenericAPIServer, imports *queue.Contro
 	}
 	return server.AddPreShutdownHook(name, func() error {
 		cancel()
-		if !started.Load() {
-			return nil
+		if started.Load() {
+			<-ended
 		}
-		return <-ended
+		return nil
 	})
 }

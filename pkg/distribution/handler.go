@@ -110,7 +110,7 @@ func servePing(w http.ResponseWriter) {
 // net/http's, RFC 9110; the entity tag is the digest, which no two contents
 // share.
 func serveContent(w http.ResponseWriter, r *http.Request, content Content) {
-	defer content.Close() //nolint:errcheck // opened for reading only
+	defer content.Close()
 	desc := content.Descriptor()
 	mediaType := desc.MediaType
 	if mediaType == "" {

@@ -213,7 +213,7 @@ func TestHandler(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer response.Body.Close() //nolint:errcheck // read to its end
+			defer response.Body.Close()
 			body, err := io.ReadAll(response.Body)
 			if err != nil {
 				t.Fatal(err)
@@ -277,7 +277,7 @@ func TestHandlerCutsBrokenContent(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer response.Body.Close() //nolint:errcheck // read to its end
+			defer response.Body.Close()
 			_, err = io.Copy(io.Discard, response.Body)
 			if err == nil {
 				t.Error("reading the body: got nil, want an error")

@@ -139,7 +139,7 @@ func read(t *testing.T, s *Store, namespace, name string, i item) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer content.Close() //nolint:errcheck // opened for reading only
+	defer content.Close()
 	data, err := io.ReadAll(io.NewSectionReader(content, 0, content.Descriptor().Size))
 	if err != nil {
 		t.Fatal(err)

@@ -40,7 +40,7 @@ func withClient(t *testing.T, e *Etcd, do func(context.Context, *clientv3.Client
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close() //nolint:errcheck // nothing depends on it
+	defer client.Close()
 	do(ctx, client)
 }
 

@@ -259,7 +259,7 @@ func TestWireGuardsSecrets(t *testing.T) {
 			}
 			req.Header.Set("Authorization", tt.authorization)
 			w := &wire{transports: newTransports(Options{}.withDefaults()), secret: tt.secret, insecure: tt.insecure}
-			_, err = w.RoundTrip(req)
+			_, err = w.RoundTrip(req) //nolint:bodyclose // nothing answers
 			if got := KindOf(err) == Unauthorized; got != tt.refused {
 				t.Errorf("got %v, want refused: %t", err, tt.refused)
 			}

@@ -139,8 +139,8 @@ func isForeign(d ocispec.Descriptor) bool {
 	switch d.MediaType {
 	case dockerForeign,
 		ocispec.MediaTypeImageLayerNonDistributable,     //nolint:staticcheck // deprecated, and still in use for Windows
-		ocispec.MediaTypeImageLayerNonDistributableGzip, //nolint:staticcheck
-		ocispec.MediaTypeImageLayerNonDistributableZstd: //nolint:staticcheck
+		ocispec.MediaTypeImageLayerNonDistributableGzip, //nolint:staticcheck // deprecated for new images, and still in old ones
+		ocispec.MediaTypeImageLayerNonDistributableZstd: //nolint:staticcheck // deprecated for new images, and still in old ones
 		return len(d.URLs) > 0
 	}
 	return false

@@ -162,7 +162,7 @@ func (c *copying) stream(ctx context.Context, d ocispec.Descriptor) (body io.Rea
 		ofHost()
 		return nil, nil, err
 	}
-	resp, err := c.do(ctx, http.MethodGet, "blobs", d.Digest.String())
+	resp, err := c.do(ctx, http.MethodGet, "blobs", d.Digest.String()) //nolint:bodyclose // the caller closes the body that is returned
 	if err != nil {
 		ofProcess()
 		ofHost()
@@ -250,9 +250,9 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
-	case errors.Is(err, io.ErrUnexpectedEOF), err == io.EOF && r.count < r.desc.Size:
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF) && r.count < r.desc.Size:
 		err = failure(Unavailable, io.ErrUnexpectedEOF, "blob %s: %s closed the connection after %d of %d bytes", r.desc.Digest, r.host, r.count, r.desc.Size)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return n, io.EOF
 	}
 	r.err = classify(err, r.host)

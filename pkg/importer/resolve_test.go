@@ -241,7 +241,7 @@ func TestResolveHostile(t *testing.T) {
 			}
 			_, err := i.Resolve(t.Context(), source(ref), "")
 			wantFailure(t, err, ref, tt.want, tt.text)
-			if diff := cmp.Diff(tt.retryAfter, err.(*Error).RetryAfter); diff != "" {
+			if diff := cmp.Diff(tt.retryAfter, err.(*Error).RetryAfter); diff != "" { //nolint:errorlint // wantFailure has checked it
 				t.Errorf("RetryAfter (-want +got):\n%s", diff)
 			}
 		})
@@ -251,7 +251,7 @@ func TestResolveHostile(t *testing.T) {
 // wantFailure holds what is true of every error of this package.
 func wantFailure(t *testing.T, err error, ref Reference, kind Kind, text string) {
 	t.Helper()
-	e, ok := err.(*Error)
+	e, ok := err.(*Error) //nolint:errorlint // the outermost error has to be typed
 	if !ok {
 		t.Fatalf("got %T %v, want *Error", err, err)
 	}

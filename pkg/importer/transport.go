@@ -51,7 +51,7 @@ func newTransport(o Options, insecure bool) *http.Transport {
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
 			RootCAs:            o.RootCAs,
-			InsecureSkipVerify: insecure, // asked for by Source.Insecure; no credentials travel then
+			InsecureSkipVerify: insecure, //nolint:gosec // asked for by Source.Insecure; no credentials travel then
 		},
 		TLSHandshakeTimeout:    o.ConnectTimeout,
 		ResponseHeaderTimeout:  o.HeaderTimeout,
@@ -142,7 +142,7 @@ func (w *wire) checkRedirect(req *http.Request, via []*http.Request) error {
 // nobody reads does not count.
 type idleBody struct {
 	io.ReadCloser
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // the request's, whose cause says why the body ended
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	idle   time.Duration

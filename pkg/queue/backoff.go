@@ -25,6 +25,6 @@ func pause(failed int, retryAfter time.Duration) time.Duration {
 	if shift := failed - 1; shift < 8 {
 		wait = min(firstPause<<shift, maxPause)
 	}
-	wait += time.Duration(float64(wait) * jitter * rand.Float64())
+	wait += time.Duration(float64(wait) * jitter * rand.Float64()) //nolint:gosec // jitter is no secret
 	return max(wait, min(retryAfter, maxRetryAfter))
 }

@@ -6,7 +6,6 @@ package queue
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -147,14 +146,14 @@ func (c *Controller) enqueueImportsOf(obj any) {
 }
 
 // Run works until ctx ends, then lets the attempts that run end, for DrainTimeout at most, and returns.
-func (c *Controller) Run(ctx context.Context) error {
+func (c *Controller) Run(ctx context.Context) {
 	logger := klog.FromContext(ctx)
 	defer utilruntime.HandleCrashWithContext(ctx)
 	c.informer.StartWithContext(ctx)
 	defer c.informer.Shutdown()
 	if !cache.WaitForCacheSync(ctx.Done(), c.imports.HasSynced, c.images.HasSynced) {
 		c.queue.ShutDown()
-		return fmt.Errorf("the caches of Images and ImageImports did not fill: %w", context.Cause(ctx))
+		return // asked to stop before it began: there is nothing to let end
 	}
 	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
@@ -181,7 +180,6 @@ func (c *Controller) Run(ctx context.Context) error {
 		stop(errDrained)
 		<-drained
 	}
-	return nil
 }
 
 // errDrained is why attempts end that would take longer than a shutdown may.

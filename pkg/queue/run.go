@@ -85,7 +85,7 @@ func (c *Controller) timedAttempt(ctx context.Context, imp *v1beta1.ImageImport,
 	}
 	name, reason := "imported", ""
 	switch {
-	case err != nil && context.Cause(ctx) == errDrained:
+	case err != nil && errors.Is(context.Cause(ctx), errDrained):
 		return out, err
 	case err != nil:
 		name, reason = "failed", string(importer.KindOf(err))

@@ -190,7 +190,7 @@ func TestServingCertificateServes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer response.Body.Close() //nolint:errcheck // read to its end
+				defer response.Body.Close()
 				if _, err := io.Copy(io.Discard, response.Body); err != nil {
 					t.Fatal(err)
 				}

@@ -2772,7 +2772,7 @@ func schema_pkg_apis_tagger_v1beta1_HashReference(ref common.ReferenceCallback) 
 					},
 					"size": {
 						SchemaProps: spec.SchemaProps{
-							Description: "Bytes of all distinct blobs and manifests. Absent where that cannot be known without fetching more than the top-level manifest.",
+							Description: "Bytes of all distinct blobs: configurations and layers, all platforms together. Absent where that cannot be known without fetching more than the top-level manifest.",
 							Type:        []string{"integer"},
 							Format:      "int64",
 						},

@@ -92,7 +92,7 @@ type HashReference struct {
 	// When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import
 	// that resolved earlier never lies in front of a later one.
 	// +optional
-	ResolvedAt metav1.MicroTime `json:"resolvedAt,omitempty"`
+	ResolvedAt metav1.MicroTime `json:"resolvedAt,omitempty,omitzero"`
 	// The UID of the ImageImport that recorded this.
 	// +optional
 	ImportUID types.UID `json:"importUID,omitempty"`

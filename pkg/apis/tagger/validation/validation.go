@@ -6,6 +6,7 @@ package validation
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	apimachineryvalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -142,7 +143,17 @@ func validateReference(value string, reference ReferenceValidator, path *field.P
 		return field.ErrorList{field.TooLong(path, "", MaxReferenceLength)}
 	}
 	if err := reference(value); err != nil {
-		return field.ErrorList{field.Invalid(path, value, err.Error())}
+		return field.ErrorList{field.Invalid(path, quotable(value), err.Error())}
 	}
 	return nil
+}
+
+// quotable returns a refused reference as an error may quote it: not when it may carry a password, as a URL with user
+// information does.
+func quotable(value string) any {
+	host, _, _ := strings.Cut(value, "/")
+	if strings.Contains(value, "://") || strings.Contains(host, "@") {
+		return field.OmitValueType{}
+	}
+	return value
 }

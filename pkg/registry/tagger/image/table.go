@@ -85,9 +85,7 @@ func (c TableConvertor) Age(t metav1.Time) string {
 
 // ShortDigest returns the first twelve hexadecimal digits of a reference's digest.
 func ShortDigest(reference string) string {
-	_, hex, found := strings.Cut(reference[strings.LastIndex(reference, "@")+1:], ":")
-	if !found {
-		return ""
-	}
+	_, digest, _ := strings.Cut(reference, "@")
+	_, hex, _ := strings.Cut(digest, ":")
 	return hex[:min(len(hex), 12)]
 }

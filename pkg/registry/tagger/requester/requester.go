@@ -42,6 +42,15 @@ type Target struct {
 	Name      string
 }
 
+// context returns a context in which the request is about the target: storage and admission look there for what is written, and
+// the request itself names something else.
+func (t Target) context(ctx context.Context, verb string) context.Context {
+	return request.WithRequestInfo(ctx, &request.RequestInfo{
+		IsResourceRequest: true, Verb: verb, APIPrefix: "apis", APIGroup: t.Resource.Group, APIVersion: t.Resource.Version,
+		Resource: t.Resource.Resource, Namespace: t.Namespace, Name: t.Name,
+	})
+}
+
 // Authorize returns nil when the user of the context may do verb on the target, and a Forbidden error that says why when not.
 func (w *Writer) Authorize(ctx context.Context, verb string, target Target, why string) error {
 	user, ok := request.UserFrom(ctx)
@@ -69,6 +78,7 @@ func (w *Writer) Authorize(ctx context.Context, verb string, target Target, why 
 // is the caller's to know.
 func (w *Writer) Create(ctx context.Context, store rest.Creater, obj runtime.Object, target Target,
 	options *metav1.CreateOptions) (runtime.Object, error) {
+	ctx = target.context(ctx, "create")
 	if admit, ok := w.admission.(admission.MutationInterface); ok && w.admission.Handles(admission.Create) {
 		if err := admit.Admit(ctx, w.attributes(ctx, obj, nil, target, admission.Create, options, dryRun(options.DryRun)), w.interfaces); err != nil {
 			return nil, err
@@ -84,6 +94,7 @@ func (w *Writer) Create(ctx context.Context, store rest.Creater, obj runtime.Obj
 // another writer is tried again on what that one wrote.
 func (w *Writer) Update(ctx context.Context, store rest.Updater, target Target, change func(runtime.Object),
 	dryRunOption []string) (runtime.Object, error) {
+	ctx = target.context(ctx, "update")
 	options := &metav1.UpdateOptions{DryRun: dryRunOption}
 	info := rest.DefaultUpdatedObjectInfo(nil, func(ctx context.Context, _, old runtime.Object) (runtime.Object, error) {
 		if accessor, err := meta.Accessor(old); err != nil || accessor.GetUID() == "" {

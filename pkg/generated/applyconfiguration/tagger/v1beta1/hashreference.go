@@ -30,8 +30,8 @@ type HashReferenceApplyConfiguration struct {
 	ImportUID *types.UID `json:"importUID,omitempty"`
 	// The media type of the top-level manifest or index.
 	MediaType *string `json:"mediaType,omitempty"`
-	// Bytes of all distinct blobs and manifests. Absent where that cannot be known without fetching more than the top-level
-	// manifest.
+	// Bytes of all distinct blobs: configurations and layers, all platforms together. Absent where that cannot be known
+	// without fetching more than the top-level manifest.
 	Size *int64 `json:"size,omitempty"`
 	// The platforms that the image is for, as os/architecture[/variant]. Absent where that cannot be known without fetching
 	// more than the top-level manifest.

@@ -5,6 +5,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -53,23 +54,18 @@ func (b *binder) beginCreate(ctx context.Context, obj runtime.Object, options *m
 	}
 	finish := func(context.Context, bool) {}
 	image, err := b.image(ctx, imp.Spec.TargetImage)
-	switch {
-	case apierrors.IsNotFound(err):
-		if image, err = b.createImage(ctx, imp, options); err != nil {
-			return nil, err
+	if apierrors.IsNotFound(err) {
+		image, finish, err = b.createImage(ctx, imp, options)
+		if apierrors.IsAlreadyExists(err) { // somebody else was faster: import into theirs
+			if image, err = b.image(ctx, imp.Spec.TargetImage); err == nil {
+				image, finish, err = b.override(ctx, imp, image, options)
+			}
 		}
-		if len(options.DryRun) == 0 {
-			finish = b.takeBack(image)
-		}
-	case err != nil:
+	} else if err == nil {
+		image, finish, err = b.override(ctx, imp, image, options)
+	}
+	if err != nil {
 		return nil, err
-	case image.DeletionTimestamp != nil:
-		return nil, apierrors.NewConflict(tagger.Resource("images"), image.Name,
-			fmt.Errorf("the Image is being deleted; import again when it is gone"))
-	default:
-		if image, err = b.override(ctx, imp, image, options); err != nil {
-			return nil, err
-		}
 	}
 	if imp.Spec.From == "" {
 		imp.Spec.From = image.Spec.From
@@ -92,18 +88,19 @@ func (b *binder) image(ctx context.Context, name string) (*tagger.Image, error) 
 	return obj.(*tagger.Image), nil
 }
 
-// createImage creates the Image of an import as the requester.
-func (b *binder) createImage(ctx context.Context, imp *tagger.ImageImport, options *metav1.CreateOptions) (*tagger.Image, error) {
+// createImage creates the Image of an import as the requester. It is deleted again when the import is refused afterwards,
+// unless somebody touched it since.
+func (b *binder) createImage(ctx context.Context, imp *tagger.ImageImport, options *metav1.CreateOptions) (*tagger.Image, registry.FinishFunc, error) {
 	name := imp.Spec.TargetImage
 	if imp.Spec.From == "" {
-		return nil, invalid(imp, field.ErrorList{field.Required(field.NewPath("spec", "from"),
+		return nil, nil, invalid(imp, field.ErrorList{field.Required(field.NewPath("spec", "from"),
 			fmt.Sprintf("there is no Image %q in this namespace; say where to import it from to have it created", name))})
 	}
 	target := imageTarget(ctx, name)
 	if err := b.writer.Authorize(ctx, "create", target, "the import creates its Image"); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	image := &tagger.Image{
+	obj, err := b.writer.Create(ctx, b.images, &tagger.Image{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: target.Namespace},
 		Spec: tagger.ImageSpec{
 			From:         imp.Spec.From,
@@ -111,57 +108,68 @@ func (b *binder) createImage(ctx context.Context, imp *tagger.ImageImport, optio
 			Insecure:     ptr.Deref(imp.Spec.Insecure, false),
 			HistoryLimit: ptr.To(v1beta1.DefaultHistoryLimit),
 		},
-	}
-	obj, err := b.writer.Create(ctx, b.images, image, target, &metav1.CreateOptions{DryRun: options.DryRun, FieldManager: options.FieldManager})
-	if apierrors.IsAlreadyExists(err) { // somebody else was faster: import into theirs
-		if image, err = b.image(ctx, name); err == nil {
-			return b.override(ctx, imp, image, options)
-		}
-	}
+	}, target, &metav1.CreateOptions{DryRun: options.DryRun, FieldManager: options.FieldManager})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return obj.(*tagger.Image), nil
-}
-
-// takeBack deletes an Image that was created for an import which was refused afterwards, unless somebody touched it since.
-func (b *binder) takeBack(image *tagger.Image) registry.FinishFunc {
-	return func(ctx context.Context, success bool) {
-		if success {
-			return
-		}
-		unchanged := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &image.UID, ResourceVersion: &image.ResourceVersion}}
-		if _, _, err := b.images.Delete(context.WithoutCancel(ctx), image.Name, rest.ValidateAllObjectFunc, unchanged); err != nil &&
-			!apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			klog.FromContext(ctx).Error(err, "Could not delete the Image of a refused import", "image", klog.KObj(image))
-		}
-	}
+	image := obj.(*tagger.Image)
+	return image, undo(image, options, func(ctx context.Context) error {
+		_, _, err := b.images.Delete(ctx, name, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &image.UID, ResourceVersion: &image.ResourceVersion},
+		})
+		return err
+	}), nil
 }
 
 // override checks what the import asks for against an Image that exists: another source or transport than the Image's needs
-// the right to update the Image, and another source suspends its schedule, so that no refresh undoes the import.
-func (b *binder) override(ctx context.Context, imp *tagger.ImageImport, image *tagger.Image, options *metav1.CreateOptions) (*tagger.Image, error) {
+// the right to update the Image, and another source suspends its schedule, so that no refresh undoes the import. The schedule
+// goes on when the import is refused afterwards.
+func (b *binder) override(ctx context.Context, imp *tagger.ImageImport, image *tagger.Image, options *metav1.CreateOptions) (*tagger.Image, registry.FinishFunc, error) {
+	nothing := func(context.Context, bool) {}
+	if image.DeletionTimestamp != nil {
+		return nil, nil, apierrors.NewConflict(tagger.Resource("images"), image.Name,
+			errors.New("the Image is being deleted; import again when it is gone"))
+	}
 	if imp.Spec.From == "" && image.Spec.From == "" {
-		return nil, invalid(imp, field.ErrorList{field.Required(field.NewPath("spec", "from"),
+		return nil, nil, invalid(imp, field.ErrorList{field.Required(field.NewPath("spec", "from"),
 			fmt.Sprintf("the Image %q names no source either; it is fed by pushes, or say where to import from", image.Name))})
 	}
 	otherSource := imp.Spec.From != "" && (image.Spec.From == "" || !b.same(imp.Spec.From, image.Spec.From))
 	otherTransport := imp.Spec.Insecure != nil && *imp.Spec.Insecure != image.Spec.Insecure
 	if !otherSource && !otherTransport {
-		return image, nil
+		return image, nothing, nil
 	}
 	target := imageTarget(ctx, image.Name)
 	if err := b.writer.Authorize(ctx, "update", target, "the import overrides from or insecure of its Image"); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !otherSource || image.Spec.RefreshInterval == nil || image.Spec.Suspend {
-		return image, nil
+		return image, nothing, nil
 	}
-	obj, err := b.writer.Update(ctx, b.images, target, func(obj runtime.Object) { obj.(*tagger.Image).Spec.Suspend = true }, options.DryRun)
+	suspend := func(suspended bool) func(runtime.Object) {
+		return func(obj runtime.Object) { obj.(*tagger.Image).Spec.Suspend = suspended }
+	}
+	obj, err := b.writer.Update(ctx, b.images, target, suspend(true), options.DryRun)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return obj.(*tagger.Image), nil
+	image = obj.(*tagger.Image)
+	return image, undo(image, options, func(ctx context.Context) error {
+		_, err := b.writer.Update(ctx, b.images, target, suspend(false), nil)
+		return err
+	}), nil
+}
+
+// undo returns what takes back a write to an Image when the import that it was for is refused afterwards.
+func undo(image *tagger.Image, options *metav1.CreateOptions, takeBack func(context.Context) error) registry.FinishFunc {
+	return func(ctx context.Context, success bool) {
+		if success || len(options.DryRun) > 0 {
+			return
+		}
+		if err := takeBack(context.WithoutCancel(ctx)); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			klog.FromContext(ctx).Error(err, "Could not take back what a refused import did to its Image", "image", klog.KObj(image))
+		}
+	}
 }
 
 // own makes the Image the controller of the import, so that the import is collected with it. A controller that the request
