@@ -1,0 +1,29 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kubectl-image is the kubectl plugin for images in a cluster: kubectl finds it in PATH as `kubectl image`.
+package main
+
+import (
+	"context"
+	"flag"
+	"os"
+	"os/signal"
+
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways to log in that a kubeconfig may ask for
+	"k8s.io/klog/v2"
+
+	"tagger.dev/tagger/pkg/cmd/image"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	cmd := image.NewCommand(genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
+
+	logging := flag.NewFlagSet("", flag.ContinueOnError)
+	klog.InitFlags(logging)
+	cmd.PersistentFlags().AddGoFlag(logging.Lookup("v"))
+	os.Exit(image.Execute(ctx, cmd))
+}

@@ -1,0 +1,172 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/cli-runtime/pkg/printers"
+	"k8s.io/utils/clock"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+)
+
+const (
+	// lineInterval is how often at most progress is written where it cannot be drawn.
+	lineInterval = 5 * time.Second
+	// barWidth is that of the bar itself, in columns.
+	barWidth = 40
+)
+
+// display tells a person how an import goes. That it cannot be written to is no reason to stop following, and not reported.
+type display interface {
+	// start says that the request is on its way. It may be called from any goroutine, more than once, and not at all.
+	start()
+	// show says how far the import is.
+	show(*v1beta1.ImageImport)
+	// say writes a line that stays.
+	say(line string)
+	// close ends the display, once or more often.
+	close()
+}
+
+// newDisplay returns a display that draws on a terminal, and writes plain lines to anything else, and to a terminal that does
+// not say how large it is.
+func newDisplay(out io.Writer, name string, clock clock.PassiveClock) display {
+	if file, ok := out.(*os.File); ok {
+		if width, height, err := term.GetSize(int(file.Fd())); err == nil && width > 0 && height > 0 {
+			return newDrawing(name, clock, mpb.WithOutput(out))
+		}
+	}
+	return &lines{out: out, clock: clock}
+}
+
+// lines is a display for logs: few plain lines.
+type lines struct {
+	out   io.Writer
+	clock clock.PassiveClock
+
+	introduced bool
+	shown      v1beta1.ImportProgress
+	shownAt    time.Time
+}
+
+func (*lines) start() {}
+func (*lines) close() {}
+
+func (l *lines) say(line string) {
+	_ = printers.WriteEscaped(l.out, line+"\n")
+}
+
+func (l *lines) show(imp *v1beta1.ImageImport) {
+	if !l.introduced {
+		l.say(fmt.Sprintf("importing %s by imageimport.%s/%s", imp.Spec.From, v1beta1.GroupName, imp.Name))
+		l.introduced = true
+	}
+	progress := imp.Status.Progress
+	if progress == nil || *progress == l.shown || l.clock.Since(l.shownAt) < lineInterval {
+		return
+	}
+	l.say("mirroring " + inNumbers(progress))
+	l.shown, l.shownAt = *progress, l.clock.Now()
+}
+
+// drawing is a display for terminals: a bar while something is mirrored, a spinner at other times. Neither stays.
+type drawing struct {
+	name    string
+	clock   clock.PassiveClock
+	options []mpb.ContainerOption
+	status  atomic.Pointer[v1beta1.ImageImportStatus]
+
+	lock      sync.Mutex // of what follows
+	container *mpb.Progress
+	bar       *mpb.Bar
+	closed    bool
+}
+
+func newDrawing(name string, clock clock.PassiveClock, options ...mpb.ContainerOption) *drawing {
+	d := &drawing{name: name, clock: clock, options: options}
+	d.status.Store(&v1beta1.ImageImportStatus{})
+	return d
+}
+
+func (d *drawing) start() { d.canvas() }
+
+// canvas returns what is drawn on, nil after close.
+func (d *drawing) canvas() *mpb.Progress {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	if d.container == nil && !d.closed {
+		d.container = mpb.New(d.options...)
+		d.bar = d.container.New(0, mpb.SpinnerStyle().PositionLeft(),
+			mpb.BarFillerMiddleware(d.fill),
+			mpb.BarWidth(barWidth),
+			mpb.PrependDecorators(decor.Name("importing "+d.name)),
+			mpb.AppendDecorators(decor.Any(d.words)))
+	}
+	return d.container
+}
+
+// fill draws the bar while something is mirrored, and the spinner at other times.
+func (d *drawing) fill(spinner mpb.BarFiller) mpb.BarFiller {
+	bar := mpb.BarStyle().Build()
+	return mpb.BarFillerFunc(func(w io.Writer, stat decor.Statistics) error {
+		if progress := d.status.Load().Progress; progress != nil {
+			stat.Current, stat.Total = progress.Bytes, progress.BytesTotal
+			return bar.Fill(w, stat)
+		}
+		stat.RequestedWidth = 1
+		return spinner.Fill(w, stat)
+	})
+}
+
+// words are what stands behind the bar.
+func (d *drawing) words(decor.Statistics) string {
+	status := d.status.Load()
+	switch next := status.NextAttemptTime; {
+	case status.Progress != nil:
+		return inNumbers(status.Progress)
+	case next != nil:
+		return "next attempt in " + duration.HumanDuration(max(0, next.Sub(d.clock.Now())))
+	default:
+		return ""
+	}
+}
+
+func (d *drawing) show(imp *v1beta1.ImageImport) {
+	d.status.Store(&imp.Status)
+	d.canvas()
+}
+
+func (d *drawing) say(line string) {
+	if canvas := d.canvas(); canvas != nil {
+		_ = printers.WriteEscaped(canvas, line+"\n")
+	}
+}
+
+func (d *drawing) close() {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	if d.container != nil {
+		d.bar.Abort(true)
+		d.container.Wait()
+	}
+	d.container, d.closed = nil, true
+}
+
+// inNumbers says how far mirroring is.
+func inNumbers(progress *v1beta1.ImportProgress) string {
+	return fmt.Sprintf("%d/%d blobs, %s/%s", progress.Blobs, progress.BlobsTotal,
+		units.BytesSize(float64(progress.Bytes)), units.BytesSize(float64(progress.BytesTotal)))
+}
