@@ -115,7 +115,7 @@ func imageName(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// usageWidth is the width that lists of flags are wrapped at.
+// usageWidth is the width that lists of flags are wrapped at, below as well.
 const usageWidth = 110
 
 // usageTemplate lays help out as kubectl does: the options of all commands are apart.

@@ -1,0 +1,456 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/importer"
+)
+
+// generation is an entry of a history in short; what was resolved when is in seconds since the start.
+type generation struct {
+	Image, Import string
+	At            int
+	Size          int64
+	Platforms     []string
+}
+
+func generations(history []v1beta1.HashReference) []generation {
+	var short []generation
+	for _, ref := range history {
+		short = append(short, generation{
+			Image: ref.ImageReference, Import: string(ref.ImportUID), At: int(ref.ResolvedAt.Sub(start).Seconds()),
+			Size: ref.Size, Platforms: ref.Platforms,
+		})
+	}
+	return short
+}
+
+func at(repository string, dgst digest.Digest) string { return repository + "@" + string(dgst) }
+
+// TestImport runs imports of one Image one after another, ten seconds apart.
+func TestImport(t *testing.T) {
+	t.Parallel()
+	const sourceRepo, mirrorRepo = "example.com/app", "mirror.example/ns/app"
+	type step struct {
+		digest  digest.Digest
+		from    string
+		mirror  bool
+		before  func(c *cluster)
+		reasons string // of the import and the Image
+	}
+	loss := func(c *cluster) { c.mirror.lose() }
+	const imported, unchanged = v1beta1.ReasonImported, v1beta1.ReasonUnchanged
+	for _, tc := range []struct {
+		name       string
+		limit      *int32
+		steps      []step
+		want       []generation
+		mirrorings int
+		tags       map[string]digest.Digest
+	}{
+		{name: "without mirror", steps: []step{{digest: digestA, reasons: imported}},
+			want: []generation{{Image: at(sourceRepo, digestA), Import: "uid-0", Platforms: resolvedPlatforms}}},
+		{name: "with mirror", steps: []step{{digest: digestA, mirror: true, reasons: imported}},
+			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-0", Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 1,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "unchanged", steps: []step{{digest: digestA, reasons: imported}, {digest: digestA, reasons: unchanged}},
+			want: []generation{{Image: at(sourceRepo, digestA), Import: "uid-1", At: 10, Platforms: resolvedPlatforms}}},
+		{name: "unchanged at the mirror keeps size and platforms",
+			steps: []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestA, mirror: true, reasons: unchanged},
+				{digest: digestA, mirror: true, reasons: unchanged}},
+			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-2", At: 20, Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 1,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "a moved tag", steps: []step{{digest: digestA, reasons: imported}, {digest: digestB, reasons: imported}},
+			want: []generation{{Image: at(sourceRepo, digestB), Import: "uid-1", At: 10, Platforms: resolvedPlatforms},
+				{Image: at(sourceRepo, digestA), Import: "uid-0", Platforms: resolvedPlatforms}}},
+		{name: "a tag moved back copies nothing again",
+			steps: []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestB, mirror: true, reasons: imported},
+				{digest: digestA, mirror: true, reasons: imported}},
+			want: []generation{
+				{Image: at(mirrorRepo, digestA), Import: "uid-2", At: 20, Size: mirroredSize, Platforms: mirroredPlatforms},
+				{Image: at(mirrorRepo, digestB), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms},
+				{Image: at(mirrorRepo, digestA), Import: "uid-0", Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 2,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA, anchor(digestB): digestB, "latest": digestA}},
+		{name: "the mirror switched on later", steps: []step{{digest: digestA, reasons: imported}, {digest: digestA, mirror: true, reasons: imported}},
+			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 1,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "content lost at the mirror",
+			steps:      []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestA, mirror: true, before: loss, reasons: imported}},
+			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 2,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "the mirror moved", steps: []step{{digest: digestA, mirror: true, reasons: imported},
+			{digest: digestA, mirror: true, reasons: imported, before: func(c *cluster) { c.mirror.lose(); c.mirror.address = "new.example" }}},
+			want:       []generation{{Image: at("new.example/ns/app", digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 2,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "content that was there already is tagged all the same",
+			steps: []step{{digest: digestA, mirror: true, reasons: imported, before: func(c *cluster) { c.mirror.content[digestA] = true }}},
+			want:  []generation{{Image: at(mirrorRepo, digestA), Import: "uid-0", Platforms: resolvedPlatforms}},
+			tags:  map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "another source", steps: []step{{digest: digestA, reasons: imported}, {digest: digestB, from: "other.example/app:1", reasons: imported}},
+			want: []generation{{Image: at("other.example/app", digestB), Import: "uid-1", At: 10, Platforms: resolvedPlatforms},
+				{Image: at(sourceRepo, digestA), Import: "uid-0", Platforms: resolvedPlatforms}}},
+		{name: "the history is trimmed", limit: ptr.To[int32](1),
+			steps: []step{{digest: digestA, reasons: imported}, {digest: digestB, reasons: imported}},
+			want:  []generation{{Image: at(sourceRepo, digestB), Import: "uid-1", At: 10, Platforms: resolvedPlatforms}}},
+		{name: "latest cannot be set", steps: []step{{digest: digestA, mirror: true, reasons: imported, before: func(c *cluster) {
+			c.mirror.committing = func(tag string) error {
+				if tag == "latest" {
+					return errors.New("refused")
+				}
+				return nil
+			}
+		}}},
+			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-0", Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 1,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCluster(t)
+			image := newImage("app", "uid-app")
+			image.Spec.HistoryLimit = tc.limit
+			c.put(image)
+			c.run()
+			for i, step := range tc.steps {
+				c.clock.SetTime(start.Add(time.Duration(i) * 10 * time.Second))
+				imp := newImport(strconv.Itoa(i), image, step.mirror)
+				if step.from != "" {
+					imp.Spec.From = step.from
+				}
+				if step.before != nil {
+					step.before(c)
+				}
+				c.source.move(imp.Spec.From, step.digest)
+				c.put(imp)
+				ended := c.finished(imp.Name)
+				if got := condition(ended.Status.Conditions); got.Status != metav1.ConditionTrue || got.Reason != step.reasons {
+					t.Errorf("import %d: %s/%s, want True/%s", i, got.Status, got.Reason, step.reasons)
+				}
+				if got := condition(c.image("app").Status.Conditions); got.Status != metav1.ConditionTrue || got.Reason != step.reasons {
+					t.Errorf("the Image after import %d: %s/%s, want True/%s", i, got.Status, got.Reason, step.reasons)
+				}
+				if diff := cmp.Diff(c.image("app").Status.HashReferences[0], *ended.Status.HashReference); diff != "" {
+					t.Errorf("import %d and the Image say different things (-Image +import):\n%s", i, diff)
+				}
+			}
+			if diff := cmp.Diff(tc.want, generations(c.image("app").Status.HashReferences)); diff != "" {
+				t.Errorf("history (-want +got):\n%s", diff)
+			}
+			if got := c.source.mirrorings(); got != tc.mirrorings {
+				t.Errorf("copied %d times, want %d", got, tc.mirrorings)
+			}
+			if tc.tags == nil {
+				tc.tags = map[string]digest.Digest{}
+			}
+			if diff := cmp.Diff(tc.tags, c.mirror.tagged()); diff != "" {
+				t.Errorf("tags at the mirror (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestStatus compares whole statuses, and in which order they were written.
+func TestStatus(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	c.put(image)
+	imp := newImport("one", image, true)
+	imp.Spec.Insecure = ptr.To(true)
+	c.put(imp)
+	c.run()
+	got := c.finished("one")
+
+	now := metav1.NewTime(start)
+	ref := v1beta1.HashReference{
+		From:            appFrom,
+		ImageReference:  at("mirror.example/ns/app", digestA),
+		SourceReference: at("example.com/app", digestA),
+		ImportedAt:      now, ResolvedAt: metav1.NewMicroTime(start),
+		ImportUID: "uid-one", MediaType: mediaType, Size: mirroredSize, Platforms: mirroredPlatforms,
+	}
+	imported := func(generation int64) []metav1.Condition {
+		return []metav1.Condition{{
+			Type: "Imported", Status: metav1.ConditionTrue, Reason: "Imported", ObservedGeneration: generation, LastTransitionTime: now,
+			Message: appFrom + " means " + string(digestA),
+		}}
+	}
+	if diff := cmp.Diff(v1beta1.ImageImportStatus{
+		HashReference:  &ref,
+		ImportAttempts: []v1beta1.ImportAttempt{{When: now, Succeed: true}},
+		Conditions:     imported(1),
+		StartTime:      &now,
+		CompletionTime: &now,
+	}, got.Status); diff != "" {
+		t.Errorf("status of the import (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(v1beta1.ImageStatus{HashReferences: []v1beta1.HashReference{ref}, Conditions: imported(3)},
+		c.image("app").Status); diff != "" {
+		t.Errorf("status of the Image (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"images/app", "imageimports/one", "images/app"}, c.writes()); diff != "" {
+		t.Errorf("writes (-want +got):\n%s", diff)
+	}
+	reference, err := importer.ParseReference(appFrom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []importer.Source{{Reference: reference, Insecure: true, Scope: namespace}}
+	if !slices.Equal(want, c.source.sources) {
+		t.Errorf("imported from %+v, want %+v", c.source.sources, want)
+	}
+}
+
+// TestKilledBetweenTheWrites kills the controller after it has recorded in the Image. What another import changes before the
+// next start must not make the first one be recorded twice, or never end.
+func TestKilledBetweenTheWrites(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		limit int32
+		next  digest.Digest // what another import finds meanwhile
+		want  []generation
+	}{
+		{name: "nothing happened meanwhile", limit: 25,
+			want: []generation{{Image: at("example.com/app", digestA), Import: "uid-one", Platforms: resolvedPlatforms}}},
+		{name: "the entry was refreshed", limit: 25, next: digestA,
+			want: []generation{{Image: at("example.com/app", digestA), Import: "uid-two", At: 60, Platforms: resolvedPlatforms}}},
+		{name: "the tag moved", limit: 25, next: digestB,
+			want: []generation{{Image: at("example.com/app", digestB), Import: "uid-two", At: 60, Platforms: resolvedPlatforms},
+				{Image: at("example.com/app", digestA), Import: "uid-one", Platforms: resolvedPlatforms}}},
+		{name: "the entry was trimmed", limit: 1, next: digestB,
+			want: []generation{{Image: at("example.com/app", digestB), Import: "uid-two", At: 60, Platforms: resolvedPlatforms}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCluster(t)
+			image := newImage("app", "uid-app")
+			image.Spec.HistoryLimit = &tc.limit
+			c.put(image)
+			c.put(newImport("one", image, false))
+			refused := make(chan struct{}, 100)
+			c.beforeWrite(func(_ string, obj metav1.Object) error {
+				if obj.GetName() == "one" {
+					refused <- struct{}{}
+					return errNotWritten
+				}
+				return nil
+			})
+			first := c.run()
+			<-refused
+			c.stop(first)
+			if recorded(&c.image("app").Status, "uid-one") == nil {
+				t.Fatal("the import was written before the Image")
+			}
+			c.clock.Step(time.Minute)
+			if tc.next != "" {
+				c.source.move(appFrom, tc.next)
+				c.put(newImport("two", image, false))
+				second := c.run()
+				c.finished("two")
+				c.stop(second)
+			}
+			c.beforeWrite(nil)
+			c.clock.Step(time.Minute)
+			c.source.move(appFrom, digest.FromString("later still"))
+			c.run()
+			one := c.finished("one")
+
+			if got := condition(one.Status.Conditions); got.Status != metav1.ConditionTrue {
+				t.Errorf("the import ended %s/%s, want True", got.Status, got.Reason)
+			}
+			want := generation{Image: at("example.com/app", digestA), Import: "uid-one", Platforms: resolvedPlatforms}
+			if diff := cmp.Diff([]generation{want}, generations([]v1beta1.HashReference{*one.Status.HashReference})); diff != "" {
+				t.Errorf("what the import says it recorded (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff([]v1beta1.ImportAttempt{{When: metav1.NewTime(start.Add(2 * time.Minute)), Succeed: true}}, one.Status.ImportAttempts); diff != "" {
+				t.Errorf("attempts (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tc.want, generations(c.image("app").Status.HashReferences)); diff != "" {
+				t.Errorf("history (-want +got):\n%s", diff)
+			}
+			resolves := 1
+			if tc.next != "" {
+				resolves = 2
+			}
+			if got := len(c.source.times(appFrom)); got != resolves {
+				t.Errorf("resolved %d times, want %d", got, resolves)
+			}
+		})
+	}
+}
+
+func TestConflictsAreRetriedWithoutFetching(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, resource string
+		err            error // of the attempt
+		landed         bool  // the first write landed, but its answer was lost
+		want           metav1.ConditionStatus
+	}{
+		{name: "of the Image", resource: "images", want: metav1.ConditionTrue},
+		{name: "of the Image, with itself", resource: "images", landed: true, want: metav1.ConditionTrue},
+		{name: "of the import", resource: "imageimports", want: metav1.ConditionTrue},
+		{name: "of a failed import", resource: "imageimports", want: metav1.ConditionFalse,
+			err: &importer.Error{Kind: importer.Blocked, Err: errors.New("blocked")}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCluster(t)
+			image := newImage("app", "uid-app")
+			c.put(image)
+			c.put(newImport("one", image, true))
+			if tc.err != nil {
+				c.source.fails(tc.err)
+			}
+			conflicts := 0
+			c.beforeWrite(func(resource string, obj metav1.Object) error {
+				switch {
+				case resource != tc.resource || conflicts == 3:
+					return nil
+				case conflicts == 0 && tc.landed:
+					if err := c.store(obj.(runtime.Object).DeepCopyObject()); err != nil {
+						t.Error(err)
+					}
+				default:
+					c.touch(resource, obj)
+				}
+				conflicts++
+				return nil
+			})
+			c.run()
+			one := c.finished("one")
+			c.barrier()
+			if got := condition(one.Status.Conditions).Status; got != tc.want || conflicts != 3 {
+				t.Errorf("ended %s after %d conflicts, want %s after 3", got, conflicts, tc.want)
+			}
+			if got := len(c.source.times(appFrom)); got != 1 {
+				t.Errorf("resolved %d times, want once", got)
+			}
+			if got := len(c.imp("one").Status.ImportAttempts); got != 1 {
+				t.Errorf("%d attempts, want 1", got)
+			}
+			entries := 1
+			if tc.err != nil {
+				entries = 0
+			}
+			if got := len(c.image("app").Status.HashReferences); got != entries {
+				t.Errorf("%d entries in the history, want %d", got, entries)
+			}
+			if got := c.image("app").Status.RecordedImports; len(got) > 0 {
+				t.Errorf("the Image still remembers %+v", generations(got))
+			}
+		})
+	}
+}
+
+// TestTwoAtOnce has two imports of one Image resolve the same tag before either records.
+func TestTwoAtOnce(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	c.put(image)
+	gate := newGate()
+	c.source.onResolve(func(ctx context.Context, _ importer.Source) error { return gate.pass(ctx) })
+	c.put(newImport("one", image, false))
+	c.put(newImport("two", image, false))
+	c.run(workers(2))
+	<-gate.entered
+	<-gate.entered
+	close(gate.opened)
+	for _, name := range []string{"one", "two"} {
+		if got := condition(c.finished(name).Status.Conditions).Status; got != metav1.ConditionTrue {
+			t.Errorf("%s ended %s, want True", name, got)
+		}
+	}
+	status := c.image("app").Status
+	if len(status.HashReferences) != 1 || digestOf(&status.HashReferences[0]) != digestA {
+		t.Errorf("history %+v, want one entry of the digest", generations(status.HashReferences))
+	}
+	if len(status.RecordedImports) != 0 {
+		t.Errorf("the Image still remembers %+v", generations(status.RecordedImports))
+	}
+}
+
+// TestSlowImport resolves before the tag moves and is recorded after a faster import has seen that.
+func TestSlowImport(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	c.put(image)
+	gate := newGate()
+	c.source.mirroring = func(ctx context.Context, res *importer.Resolved, _ func(importer.Progress)) error {
+		if res.Digest == digestA {
+			return gate.pass(ctx)
+		}
+		return nil
+	}
+	c.run(workers(2))
+	c.put(newImport("slow", image, true))
+	<-gate.entered
+	c.clock.Step(10 * time.Second)
+	c.source.move(appFrom, digestB)
+	c.put(newImport("fast", image, true))
+	c.finished("fast")
+	close(gate.opened)
+	slow := c.finished("slow")
+	if got := condition(slow.Status.Conditions).Status; got != metav1.ConditionTrue || digestOf(slow.Status.HashReference) != digestA {
+		t.Errorf("the slow import ended %s with %s, want True with %s", got, slow.Status.HashReference.ImageReference, digestA)
+	}
+	want := []generation{
+		{Image: at("mirror.example/ns/app", digestB), Import: "uid-fast", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms},
+		{Image: at("mirror.example/ns/app", digestA), Import: "uid-slow", Size: mirroredSize, Platforms: mirroredPlatforms},
+	}
+	if diff := cmp.Diff(want, generations(c.image("app").Status.HashReferences)); diff != "" {
+		t.Errorf("history (-want +got):\n%s", diff)
+	}
+	if got := c.mirror.tagged()["latest"]; got != digestB {
+		t.Errorf("latest at the mirror is %s, want the current reference %s", got, digestB)
+	}
+}
+
+// TestRecordedImportsArePruned finds memories of earlier imports that no ImageImport stands for.
+func TestRecordedImportsArePruned(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	for uid, age := range map[types.UID]time.Duration{"old": time.Hour + time.Second, "young": time.Hour - time.Second} {
+		image.Status.RecordedImports = append(image.Status.RecordedImports,
+			v1beta1.HashReference{ImportUID: uid, ImageReference: at("x", digestB), ImportedAt: metav1.NewTime(start.Add(-age))})
+	}
+	done := newImport("done", image, false)
+	done.Status.CompletionTime = ptr.To(metav1.NewTime(start))
+	image.Status.RecordedImports = append(image.Status.RecordedImports,
+		v1beta1.HashReference{ImportUID: done.UID, ImageReference: at("x", digestB), ImportedAt: metav1.NewTime(start)})
+	c.put(image)
+	c.put(done)
+	c.put(newImport("one", image, false))
+	c.run()
+	c.finished("one")
+	if diff := cmp.Diff([]types.UID{"young"}, uidsOf(c.image("app").Status.RecordedImports)); diff != "" {
+		t.Errorf("remembered imports (-want +got):\n%s", diff)
+	}
+}
+
+func uidsOf(refs []v1beta1.HashReference) []types.UID {
+	var uids []types.UID
+	for _, ref := range refs {
+		uids = append(uids, ref.ImportUID)
+	}
+	return uids
+}

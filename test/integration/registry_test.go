@@ -1,0 +1,164 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build integration
+
+package integration
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/opencontainers/go-digest"
+	"k8s.io/utils/ptr"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+)
+
+// content is an image, an index or an artifact.
+type content interface {
+	remote.Taggable
+	Digest() (v1.Hash, error)
+}
+
+// TestMirrorHasEveryByte closes the source and compares what can be pulled then, of every platform, with what was there.
+func TestMirrorHasEveryByte(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		make func(*testing.T) content
+		want []string // platforms
+	}{
+		{"OCI index", func(t *testing.T) content { return newIndex(t, ociTypes) }, []string{"linux/amd64", "linux/arm64"}},
+		{"docker manifest list", func(t *testing.T) content { return newIndex(t, dockerTypes) }, []string{"linux/amd64", "linux/arm64"}},
+		{"index with uncompressed layers", func(t *testing.T) content { return newIndex(t, uncompressedTypes) }, []string{"linux/amd64", "linux/arm64"}},
+		{"OCI image", func(t *testing.T) content { return newImage(t, ociTypes, "amd64") }, []string{"linux/amd64"}},
+		{"docker image", func(t *testing.T) content { return newImage(t, dockerTypes, "arm64") }, []string{"linux/arm64"}},
+		{"artifact", func(t *testing.T) content { return newArtifact(t) }, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s, namespace := shared(t)
+			out := newSource(t, trustedTLS)
+			original := tt.make(t)
+			out.push(t, "team/app:latest", original)
+			want := readAll(t, out.name(t, "team/app:latest"), out.options()...)
+			dgst := digestOf(t, original)
+
+			imp := s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("team/app:latest"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+			out.close()
+
+			entry := imp.Status.HashReference
+			if diff := cmp.Diff(s.mirrored(namespace, "app", dgst), entry.ImageReference); diff != "" {
+				t.Errorf("imageReference (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(out.reference("team/app@"+dgst), entry.SourceReference); diff != "" {
+				t.Errorf("sourceReference (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.want, entry.Platforms); diff != "" {
+				t.Errorf("platforms (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(want, s.pull(t, entry.ImageReference)); diff != "" {
+				t.Errorf("pulled by digest (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(want, s.pull(t, s.registry+"/"+namespace+"/app:latest")); diff != "" {
+				t.Errorf("pulled as latest (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestClientsSeeTheSame reads a mirrored index with clients of others.
+func TestClientsSeeTheSame(t *testing.T) {
+	t.Parallel()
+	clients := []struct {
+		name string
+		// manifest prints the raw manifest of a reference; pull copies an image with all platforms into a directory, or reads it
+		// to the end.
+		manifest, pull func(s *server, reference, directory string) []string
+	}{
+		{
+			"crane",
+			func(_ *server, ref, _ string) []string { return []string{"manifest", ref} },
+			func(_ *server, ref, _ string) []string { return []string{"validate", "--remote", ref} },
+		},
+		{
+			"regctl",
+			func(_ *server, ref, _ string) []string {
+				return []string{"manifest", "get", "--format", "raw-body", ref}
+			},
+			func(_ *server, ref, dir string) []string { return []string{"image", "copy", ref, "ocidir://" + dir} },
+		},
+		{
+			"skopeo",
+			func(s *server, ref, _ string) []string {
+				return append([]string{"inspect", "--raw"}, "--cert-dir", filepath.Join(s.home, "certs"),
+					"--authfile", filepath.Join(s.home, "config.json"), "docker://"+ref)
+			},
+			func(s *server, ref, dir string) []string {
+				return append([]string{"--insecure-policy", "copy", "--all"}, "--src-cert-dir", filepath.Join(s.home, "certs"),
+					"--src-authfile", filepath.Join(s.home, "config.json"), "docker://"+ref, "oci:"+dir)
+			},
+		},
+	}
+	for _, types := range []struct {
+		name string
+		family
+	}{{"OCI", ociTypes}, {"docker", dockerTypes}} {
+		for _, tt := range clients {
+			t.Run(tt.name+" "+types.name, func(t *testing.T) {
+				t.Parallel()
+				require(t, tt.name)
+				s, namespace := shared(t)
+				out := newSource(t, trustedTLS)
+				index := newIndex(t, types.family)
+				out.push(t, "app", index)
+				dgst := digestOf(t, index)
+				want := manifestsOf(t, readAll(t, out.name(t, "app"), out.options()...), dgst)
+				s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+				out.close()
+
+				got := map[string][]byte{}
+				for child := range want {
+					printed := s.run(t, tt.name, tt.manifest(s, s.mirrored(namespace, "app", child), "")...)
+					got[digest.FromString(printed).String()] = []byte(printed)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("manifests as %s sees them (-want +got):\n%s", tt.name, diff)
+				}
+				s.run(t, tt.name, tt.pull(s, s.mirrored(namespace, "app", dgst), filepath.Join(t.TempDir(), "pulled"))...)
+			})
+		}
+	}
+}
+
+// TestClientsSeeTheDigest asks the two clients that print the digest of a tag.
+func TestClientsSeeTheDigest(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, client string
+		args         []string
+	}{
+		{"crane digest", "crane", []string{"digest"}},
+		{"regctl image digest", "regctl", []string{"image", "digest"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			require(t, tt.client)
+			s, namespace := shared(t)
+			out := newSource(t, trustedTLS)
+			index := newIndex(t, ociTypes)
+			out.push(t, "app", index)
+			s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+			got := s.run(t, tt.client, append(tt.args, s.registry+"/"+namespace+"/app:latest")...)
+			if diff := cmp.Diff(digestOf(t, index)+"\n", got); diff != "" {
+				t.Errorf("digest (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
