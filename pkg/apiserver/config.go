@@ -77,6 +77,9 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the API server: %w", err)
 	}
+	// Requests have ended before the port closes; what may be left is a connection that was being opened, the loopback client's
+	// for one, and nothing is lost with that.
+	generic.ShutdownTimeout = closeTimeout
 	client, err := clientset.NewForConfig(unlimited(c.generic.LoopbackClientConfig))
 	if err != nil {
 		return nil, fmt.Errorf("building the loopback client: %w", err)
