@@ -34,7 +34,7 @@ func TestProgress(t *testing.T) {
 		return gate.pass(ctx)
 	}
 	c.run()
-	<-gate.entered
+	gate.wait(t)
 	c.advance(progressInterval, "no progress is written", func() bool { return c.imp("one").Status.Progress != nil })
 	status := c.imp("one").Status
 	if diff := cmp.Diff(&v1beta1.ImportProgress{Blobs: 1, BlobsTotal: 4, Bytes: 10, BytesTotal: 40}, status.Progress); diff != "" {
@@ -78,7 +78,7 @@ func TestDrain(t *testing.T) {
 			gate := newGate()
 			c.source.onResolve(func(ctx context.Context, _ importer.Source) error { return gate.pass(ctx) })
 			running := c.run()
-			<-gate.entered
+			gate.wait(t)
 			waiting := newImage("waiting", "uid-waiting")
 			waiting.Spec.From = "example.com/waiting:latest"
 			c.source.move(waiting.Spec.From, digestB)
@@ -258,7 +258,7 @@ func TestPerHost(t *testing.T) {
 		c.put(newImport(name, image, false))
 	}
 	c.run(workers(3), func(config *Config) { config.PerHost = 1 })
-	<-gate.entered
+	gate.wait(t)
 	c.barrier()
 	if got := len(c.source.times("example.com/one:latest")) + len(c.source.times("example.com/two:latest")); got != 1 {
 		t.Errorf("%d attempts at one host, want 1", got)
@@ -285,8 +285,8 @@ func TestWorkers(t *testing.T) {
 		c.put(newImport(name, image, false))
 	}
 	running := c.run(workers(2))
-	<-gate.entered
-	<-gate.entered
+	gate.wait(t)
+	gate.wait(t)
 	c.until("the others are not queued", func() bool { return running.queue.Len() == 2 })
 	close(gate.opened)
 	for _, name := range names {

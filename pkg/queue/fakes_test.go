@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -146,6 +147,16 @@ func (g *gate) pass(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// wait returns when a call is held back.
+func (g *gate) wait(t *testing.T) {
+	t.Helper()
+	select {
+	case <-g.entered:
+	case <-time.After(patience):
+		t.Fatal("nothing came to the gate")
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
@@ -94,6 +93,11 @@ func TestImport(t *testing.T) {
 			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},
 			mirrorings: 1,
 			tags:       map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "the mirror switched on later, where the content is already",
+			steps: []step{{digest: digestA, reasons: imported},
+				{digest: digestA, mirror: true, reasons: imported, before: func(c *cluster) { c.mirror.content[digestA] = true }}},
+			want: []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Platforms: resolvedPlatforms}},
+			tags: map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
 		{name: "content lost at the mirror",
 			steps:      []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestA, mirror: true, before: loss, reasons: imported}},
 			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},
@@ -221,147 +225,6 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestKilledBetweenTheWrites kills the controller after it has recorded in the Image. What another import changes before the
-// next start must not make the first one be recorded twice, or never end.
-func TestKilledBetweenTheWrites(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		name  string
-		limit int32
-		next  digest.Digest // what another import finds meanwhile
-		want  []generation
-	}{
-		{name: "nothing happened meanwhile", limit: 25,
-			want: []generation{{Image: at("example.com/app", digestA), Import: "uid-one", Platforms: resolvedPlatforms}}},
-		{name: "the entry was refreshed", limit: 25, next: digestA,
-			want: []generation{{Image: at("example.com/app", digestA), Import: "uid-two", At: 60, Platforms: resolvedPlatforms}}},
-		{name: "the tag moved", limit: 25, next: digestB,
-			want: []generation{{Image: at("example.com/app", digestB), Import: "uid-two", At: 60, Platforms: resolvedPlatforms},
-				{Image: at("example.com/app", digestA), Import: "uid-one", Platforms: resolvedPlatforms}}},
-		{name: "the entry was trimmed", limit: 1, next: digestB,
-			want: []generation{{Image: at("example.com/app", digestB), Import: "uid-two", At: 60, Platforms: resolvedPlatforms}}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			c := newCluster(t)
-			image := newImage("app", "uid-app")
-			image.Spec.HistoryLimit = &tc.limit
-			c.put(image)
-			c.put(newImport("one", image, false))
-			refused := make(chan struct{}, 100)
-			c.beforeWrite(func(_ string, obj metav1.Object) error {
-				if obj.GetName() == "one" {
-					refused <- struct{}{}
-					return errNotWritten
-				}
-				return nil
-			})
-			first := c.run()
-			<-refused
-			c.stop(first)
-			if recorded(&c.image("app").Status, "uid-one") == nil {
-				t.Fatal("the import was written before the Image")
-			}
-			c.clock.Step(time.Minute)
-			if tc.next != "" {
-				c.source.move(appFrom, tc.next)
-				c.put(newImport("two", image, false))
-				second := c.run()
-				c.finished("two")
-				c.stop(second)
-			}
-			c.beforeWrite(nil)
-			c.clock.Step(time.Minute)
-			c.source.move(appFrom, digest.FromString("later still"))
-			c.run()
-			one := c.finished("one")
-
-			if got := condition(one.Status.Conditions); got.Status != metav1.ConditionTrue {
-				t.Errorf("the import ended %s/%s, want True", got.Status, got.Reason)
-			}
-			want := generation{Image: at("example.com/app", digestA), Import: "uid-one", Platforms: resolvedPlatforms}
-			if diff := cmp.Diff([]generation{want}, generations([]v1beta1.HashReference{*one.Status.HashReference})); diff != "" {
-				t.Errorf("what the import says it recorded (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff([]v1beta1.ImportAttempt{{When: metav1.NewTime(start.Add(2 * time.Minute)), Succeed: true}}, one.Status.ImportAttempts); diff != "" {
-				t.Errorf("attempts (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff(tc.want, generations(c.image("app").Status.HashReferences)); diff != "" {
-				t.Errorf("history (-want +got):\n%s", diff)
-			}
-			resolves := 1
-			if tc.next != "" {
-				resolves = 2
-			}
-			if got := len(c.source.times(appFrom)); got != resolves {
-				t.Errorf("resolved %d times, want %d", got, resolves)
-			}
-		})
-	}
-}
-
-func TestConflictsAreRetriedWithoutFetching(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		name, resource string
-		err            error // of the attempt
-		landed         bool  // the first write landed, but its answer was lost
-		want           metav1.ConditionStatus
-	}{
-		{name: "of the Image", resource: "images", want: metav1.ConditionTrue},
-		{name: "of the Image, with itself", resource: "images", landed: true, want: metav1.ConditionTrue},
-		{name: "of the import", resource: "imageimports", want: metav1.ConditionTrue},
-		{name: "of a failed import", resource: "imageimports", want: metav1.ConditionFalse,
-			err: &importer.Error{Kind: importer.Blocked, Err: errors.New("blocked")}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			c := newCluster(t)
-			image := newImage("app", "uid-app")
-			c.put(image)
-			c.put(newImport("one", image, true))
-			if tc.err != nil {
-				c.source.fails(tc.err)
-			}
-			conflicts := 0
-			c.beforeWrite(func(resource string, obj metav1.Object) error {
-				switch {
-				case resource != tc.resource || conflicts == 3:
-					return nil
-				case conflicts == 0 && tc.landed:
-					if err := c.store(obj.(runtime.Object).DeepCopyObject()); err != nil {
-						t.Error(err)
-					}
-				default:
-					c.touch(resource, obj)
-				}
-				conflicts++
-				return nil
-			})
-			c.run()
-			one := c.finished("one")
-			c.barrier()
-			if got := condition(one.Status.Conditions).Status; got != tc.want || conflicts != 3 {
-				t.Errorf("ended %s after %d conflicts, want %s after 3", got, conflicts, tc.want)
-			}
-			if got := len(c.source.times(appFrom)); got != 1 {
-				t.Errorf("resolved %d times, want once", got)
-			}
-			if got := len(c.imp("one").Status.ImportAttempts); got != 1 {
-				t.Errorf("%d attempts, want 1", got)
-			}
-			entries := 1
-			if tc.err != nil {
-				entries = 0
-			}
-			if got := len(c.image("app").Status.HashReferences); got != entries {
-				t.Errorf("%d entries in the history, want %d", got, entries)
-			}
-			if got := c.image("app").Status.RecordedImports; len(got) > 0 {
-				t.Errorf("the Image still remembers %+v", generations(got))
-			}
-		})
-	}
-}
-
 // TestTwoAtOnce has two imports of one Image resolve the same tag before either records.
 func TestTwoAtOnce(t *testing.T) {
 	c := newCluster(t)
@@ -372,8 +235,8 @@ func TestTwoAtOnce(t *testing.T) {
 	c.put(newImport("one", image, false))
 	c.put(newImport("two", image, false))
 	c.run(workers(2))
-	<-gate.entered
-	<-gate.entered
+	gate.wait(t)
+	gate.wait(t)
 	close(gate.opened)
 	for _, name := range []string{"one", "two"} {
 		if got := condition(c.finished(name).Status.Conditions).Status; got != metav1.ConditionTrue {
@@ -403,7 +266,7 @@ func TestSlowImport(t *testing.T) {
 	}
 	c.run(workers(2))
 	c.put(newImport("slow", image, true))
-	<-gate.entered
+	gate.wait(t)
 	c.clock.Step(10 * time.Second)
 	c.source.move(appFrom, digestB)
 	c.put(newImport("fast", image, true))
