@@ -146,7 +146,7 @@ func pushIndex(t *testing.T, repo *Repository, index v1.ImageIndex, tags ...stri
 		send(mediaType, must(image.RawManifest()))
 	})
 	root := send(types.OCIImageIndex, must(index.RawManifest()))
-	if err := repo.Commit(t.Context(), root, tags...); err != nil {
+	if err := repo.Commit(t.Context(), root.Digest, tags...); err != nil {
 		t.Fatal(err)
 	}
 	return root

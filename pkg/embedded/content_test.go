@@ -95,7 +95,7 @@ func push(t *testing.T, repo *Repository, items ...item) {
 
 func commit(t *testing.T, repo *Repository, root item, tags ...string) {
 	t.Helper()
-	if err := repo.Commit(t.Context(), root.desc, tags...); err != nil {
+	if err := repo.Commit(t.Context(), root.desc.Digest, tags...); err != nil {
 		t.Fatal(err)
 	}
 }

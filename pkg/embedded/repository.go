@@ -301,29 +301,29 @@ func (s *Store) held(ctx context.Context, repo distribution.Repository, dgst dig
 // Commit points tags at root, all of them or none, and ends the protection of
 // what was pushed and mounted through r. It fails with
 // errdefs.ErrFailedPrecondition unless everything below root is there.
-func (r *Repository) Commit(ctx context.Context, root ocispec.Descriptor, tags ...string) error {
-	complete, err := r.Complete(ctx, root.Digest)
+func (r *Repository) Commit(ctx context.Context, root digest.Digest, tags ...string) error {
+	complete, err := r.Complete(ctx, root)
 	if err != nil {
 		return err
 	}
 	if !complete {
-		return fmt.Errorf("committing %s to %s: %w: content is missing", root.Digest, r.name, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("committing %s to %s: %w: content is missing", root, r.name, errdefs.ErrFailedPrecondition)
 	}
 	ctx, err = namespaced(ctx, r.name)
 	if err != nil {
 		return err
 	}
-	info, err := r.store.held(ctx, r.name, root.Digest)
+	info, err := r.store.held(ctx, r.name, root)
 	if err != nil {
 		return err
 	}
-	root = ocispec.Descriptor{MediaType: info.Labels[mediaTypeLabel], Digest: root.Digest, Size: info.Size}
+	target := ocispec.Descriptor{MediaType: info.Labels[mediaTypeLabel], Digest: root, Size: info.Size}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err = r.store.db.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(ctx, tx)
 		for _, tag := range slices.Compact(slices.Sorted(slices.Values(tags))) {
-			if err := r.store.tag(ctx, imageName(r.name, tag), root); err != nil {
+			if err := r.store.tag(ctx, imageName(r.name, tag), target); err != nil {
 				return err
 			}
 		}
@@ -333,7 +333,7 @@ func (r *Repository) Commit(ctx context.Context, root ocispec.Descriptor, tags .
 		return r.store.leases.Delete(ctx, r.lease)
 	})
 	if err != nil {
-		return fmt.Errorf("committing %s to %s: %w", root.Digest, r.name, err)
+		return fmt.Errorf("committing %s to %s: %w", root, r.name, err)
 	}
 	r.lease = leases.Lease{}
 	return nil

@@ -34,6 +34,14 @@ func basic(h http.Handler, user auth.Credential) http.Handler {
 	})
 }
 
+// challenging puts another challenge in front of each one.
+func challenging(h http.Handler, challenge string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Add("WWW-Authenticate", challenge)
+		h.ServeHTTP(w, r)
+	})
+}
+
 // bearer lets those through who have a token of /token at realm, or at the same
 // server where realm is "". The token service knows one user, by password or by
 // an identity token equal to it; the zero user means anybody.
@@ -59,7 +67,7 @@ func bearer(h http.Handler, realm string, user auth.Credential) http.Handler {
 			if at == "" {
 				at = "https://" + r.Host
 			}
-			w.Header().Set("WWW-Authenticate", `Bearer realm="`+at+`/token",service="s",scope="`+scope+`"`)
+			w.Header().Add("WWW-Authenticate", `Bearer realm="`+at+`/token",service="s",scope="`+scope+`"`)
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
@@ -85,6 +93,7 @@ func TestWarmResolve(t *testing.T) {
 		{name: "Basic", handler: basic(registry, alice), credentials: []auth.Credential{alice}, first: 2},
 		{name: "Bearer", handler: bearer(registry, "", alice), credentials: []auth.Credential{alice}, first: 3},
 		{name: "anonymous Bearer", handler: bearer(registry, "", auth.EmptyCredential), first: 3},
+		{name: "anonymous Bearer offered after Basic", handler: challenging(bearer(registry, "", auth.EmptyCredential), `Basic realm="registry"`), first: 3},
 		{name: "identity token", handler: bearer(registry, "", alice), credentials: []auth.Credential{{RefreshToken: alice.Password}}, first: 3},
 		{name: "second credential", handler: basic(registry, alice), credentials: []auth.Credential{bob, alice}, first: 4},
 		{name: "anonymous after one that is refused", handler: bearer(registry, "", auth.EmptyCredential), credentials: []auth.Credential{bob}, first: 5},

@@ -55,7 +55,7 @@ func recognise(err error, host string) *Error {
 	case errors.Is(err, context.Canceled):
 		return failure(Unavailable, err, "the import was cancelled")
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
-		return failure(Unauthorized, err, "%s asks for a user name and a password; add a pull secret for it", host)
+		return failure(Unauthorized, err, "%s asks for a user name and a password; add credentials for it", host).wantsCredentials()
 	case errors.As(err, &status):
 		return tokenRefused(err, status)
 	case errors.As(err, &dns):
@@ -121,15 +121,15 @@ func tokenRefused(err error, answer *errcode.ErrorResponse) *Error {
 	host := answer.URL.Host
 	switch answer.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return failure(Unauthorized, err, "the token service %s refused access (%d); check the pull secret", host, answer.StatusCode)
+		return failure(Unauthorized, err, "the token service %s refused access (%d); check the credentials", host, answer.StatusCode).wantsCredentials()
 	default:
 		return failure(Unavailable, err, "the token service %s answered %d", host, answer.StatusCode)
 	}
 }
 
 // status turns an answer other than 200 into an error, and closes it. What says
-// what was asked for.
-func status(resp *http.Response, what string, now time.Time) *Error {
+// what was asked for, whenAbsent what to do when that is not found.
+func status(resp *http.Response, what, whenAbsent string, now time.Time) *Error {
 	defer resp.Body.Close()
 	code := strconv.Itoa(resp.StatusCode)
 	if c := errorCode(resp.Body); c != "" {
@@ -139,11 +139,11 @@ func status(resp *http.Response, what string, now time.Time) *Error {
 	host := resp.Request.URL.Host
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return failure(Unauthorized, answered, "%s: %s refused access (%s); it does not exist or needs a pull secret that may read it", what, host, code)
+		return failure(Unauthorized, answered, "%s: %s refused access (%s); it does not exist or needs credentials that may read it", what, host, code).wantsCredentials()
 	case http.StatusNotFound, http.StatusGone:
-		return failure(NotFound, answered, "%s: not found at %s (%s); check the repository and the tag", what, host, code)
+		return failure(NotFound, answered, "%s: not found at %s (%s); %s", what, host, code, whenAbsent)
 	case http.StatusTooManyRequests:
-		e := failure(RateLimited, answered, "%s limits how often it may be asked (%s); a pull secret often raises the limit", host, code)
+		e := failure(RateLimited, answered, "%s limits how often it may be asked (%s); credentials often raise the limit", host, code).wantsCredentials()
 		e.RetryAfter = retryAfter(resp.Header, now)
 		return e
 	default:

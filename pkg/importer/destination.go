@@ -29,7 +29,7 @@ type Destination interface {
 	Push(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error
 	// Commit makes root, all of whose content is there, reachable under tags and
 	// protects it from collection for as long as a tag names it.
-	Commit(ctx context.Context, root ocispec.Descriptor, tags ...string) error
+	Commit(ctx context.Context, root digest.Digest, tags ...string) error
 	// Complete reports whether root and everything below it can be read back in
 	// this repository.
 	Complete(ctx context.Context, root digest.Digest) (bool, error)

@@ -68,6 +68,10 @@ type Error struct {
 	RetryAfter time.Duration
 	// Err says what happened.
 	Err error
+
+	// credentials: others than were tried may help, so that the text says where
+	// they are kept.
+	credentials bool
 }
 
 func (e *Error) Error() string {
@@ -83,6 +87,16 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Cause returns what happened below the text of Err, for the server's own log;
+// nil where nothing is known.
+func (e *Error) Cause() error {
+	err := e.Err
+	for hidden := (*cause)(nil); errors.As(err, &hidden); {
+		err = hidden.err
+	}
+	return err
+}
 
 // KindOf returns why err happened, whichever package it comes from: Timeout for
 // an exceeded deadline, Unavailable for what is not known, "" for nil.
@@ -116,14 +130,25 @@ func failure(kind Kind, err error, format string, args ...any) *Error {
 	return &Error{Kind: kind, Err: &cause{text: fmt.Sprintf(format, args...), err: err}}
 }
 
-// about completes err, which may be nil, with the reference that it concerns.
-func (r Reference) about(err error) error {
+// wantsCredentials marks a failure that other credentials may heal.
+func (e *Error) wantsCredentials() *Error {
+	e.credentials = true
+	return e
+}
+
+// about completes err, which may be nil, with the reference that it concerns and
+// with where credentials for it are kept.
+func (i *Importer) about(ref Reference, err error) error {
 	if err == nil {
 		return nil
 	}
-	e := *classify(err, r.host)
+	e := *classify(err, ref.host)
 	if e.Reference == "" {
-		e.Reference = r.String()
+		e.Reference = ref.String()
+	}
+	if e.credentials && i.options.CredentialsPlace != "" {
+		e.Err = &cause{text: fmt.Sprintf("%s (they are kept in %s)", e.Err, i.options.CredentialsPlace), err: e.Err}
+		e.credentials = false
 	}
 	return &e
 }

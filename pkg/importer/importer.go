@@ -19,7 +19,8 @@ import (
 type Keychain interface {
 	// Credentials returns those that match ref, the most specific first and
 	// without the anonymous one, which is always tried last. An error that is not
-	// an *Error counts as Unavailable.
+	// an *Error counts as Unavailable. With an error and credentials that are not
+	// nil the source is asked nevertheless, and the error told if it refuses.
 	Credentials(ctx context.Context, ref Reference) ([]auth.Credential, error)
 }
 
@@ -55,6 +56,11 @@ type Options struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// UserAgent is sent with every request. Default "tagger".
 	UserAgent string
+
+	// CredentialsPlace names, in the texts of errors, where people keep the
+	// credentials for sources: "Secrets of this namespace", for example. Default
+	// empty: the texts do not say.
+	CredentialsPlace string
 
 	// StreamsPerHost is how many blobs are read at once from one upstream host.
 	// Default 8.

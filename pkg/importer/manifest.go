@@ -239,9 +239,12 @@ func readManifest(resp *http.Response, limit int64) ([]byte, error) {
 	return raw, nil
 }
 
+// whenChanged says what to do about bytes that are not those that were named.
+const whenChanged = "something on the way changes content: look for a broken proxy or cache, or tell the registry"
+
 func verify(raw []byte, want digest.Digest) error {
 	if got := want.Algorithm().FromBytes(raw); got != want {
-		return failure(DigestMismatch, nil, "the registry served %s as %s", got, want)
+		return failure(DigestMismatch, nil, "the registry served %s as %s; %s", got, want, whenChanged)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -61,7 +62,7 @@ func (i *Importer) Mirror(ctx context.Context, src Source, res *Resolved, dst De
 	if ctx.Err() != nil && err != nil {
 		err = ctx.Err() // not what it made fail first
 	}
-	return mirrored, src.Reference.about(err)
+	return mirrored, i.about(src.Reference, err)
 }
 
 func (i *Importer) mirror(ctx context.Context, src Source, res *Resolved, dst Destination, progress func(Progress)) (*Mirrored, error) {
@@ -123,7 +124,7 @@ func (c *copying) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 	defer turn()
 	held, err := c.dst.Mount(ctx, identity(d))
 	if err != nil {
-		return destinationFailure(err)
+		return DestinationFailure(err)
 	}
 	if held {
 		c.meter.blob(d.Size)
@@ -178,7 +179,7 @@ func (c *copying) copyManifests(ctx context.Context) error {
 		for _, m := range group {
 			g.Go(func() error {
 				if err := c.dst.Push(ctx, m.self, bytes.NewReader(m.raw)); err != nil {
-					return destinationFailure(err)
+					return DestinationFailure(err)
 				}
 				return nil
 			})
@@ -204,11 +205,13 @@ func identity(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// destinationFailure classifies an error of a Destination, whose text is the
-// mirror's own.
-func destinationFailure(err error) error {
+// DestinationFailure classifies an error of a Destination, which may be nil. What
+// it says of the mirror's inside stays out of the text, and is Cause for the log.
+func DestinationFailure(err error) error {
 	var e *Error
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &e):
 		return e
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -216,7 +219,10 @@ func destinationFailure(err error) error {
 	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
 		return failure(MirrorUnauthorized, err, "the mirror refused access; check its credentials")
 	}
-	return failure(MirrorUnavailable, err, "the mirror failed: %v", err)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return failure(MirrorUnavailable, err, "the mirror has no space left; have the administrator add some")
+	}
+	return failure(MirrorUnavailable, err, "the mirror failed; the log of the server says why")
 }
 
 // blobReader reads a blob of the source for a Destination. It keeps the books
@@ -240,7 +246,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	n, err := r.body.Read(p)
 	if excess := r.count + int64(n) - r.desc.Size; excess > 0 {
 		n -= int(excess)
-		err = failure(DigestMismatch, nil, "blob %s: %s sent more than its %d bytes", r.desc.Digest, r.host, r.desc.Size)
+		err = failure(DigestMismatch, nil, "blob %s: %s sent more than its %d bytes; %s", r.desc.Digest, r.host, r.desc.Size, whenChanged)
 	}
 	r.count += int64(n)
 	r.meter.bytes(int64(n))
@@ -267,9 +273,9 @@ func (r *blobReader) verdict(err error) error {
 	case r.err != nil:
 		return r.err
 	case r.count == r.desc.Size && (errdefs.IsFailedPrecondition(err) || errdefs.IsInvalidArgument(err)):
-		return failure(DigestMismatch, err, "blob %s: %s sent other content", r.desc.Digest, r.host)
+		return failure(DigestMismatch, err, "blob %s: %s sent other content; %s", r.desc.Digest, r.host, whenChanged)
 	}
-	return destinationFailure(err)
+	return DestinationFailure(err)
 }
 
 // meter counts what was copied. Its methods may be called concurrently.

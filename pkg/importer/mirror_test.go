@@ -6,11 +6,13 @@ package importer
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -288,7 +290,8 @@ func TestMirrorFailures(t *testing.T) {
 		{name: "too much manifest", answer: fine, change: func(o *Options) { o.MaxManifestBytes = int64(len(img.raw)+len(indexRaw)) / manifestShare }, want: UnsupportedManifest, text: "together"},
 		{name: "too large", answer: fine, change: func(o *Options) { o.MaxImageBytes = 100 << 10 }, want: Blocked, text: "at most 102400"},
 		{name: "what was resolved was changed", answer: fine, res: root(index, img.raw), want: DigestMismatch},
-		{name: "mirror fails", answer: fine, fail: errors.New("no space left"), want: MirrorUnavailable, text: "no space left"},
+		{name: "mirror fails", answer: fine, fail: errors.New("open /SECRET"), want: MirrorUnavailable, text: "the log of the server says why"},
+		{name: "mirror is full", answer: fine, fail: &fs.PathError{Op: "write", Path: "/SECRET", Err: syscall.ENOSPC}, want: MirrorUnavailable, text: "no space left"},
 		{name: "mirror refuses", answer: fine, fail: fmt.Errorf("x: %w", errdefs.ErrPermissionDenied), want: MirrorUnauthorized},
 		{name: "mirror knows why", answer: fine, fail: &Error{Kind: MirrorUnauthorized, Err: errors.New("why")}, want: MirrorUnauthorized, text: "why"},
 		{name: "mirror refuses before it read", answer: fine, fail: errdefs.ErrFailedPrecondition, want: MirrorUnavailable},

@@ -122,7 +122,7 @@ func (s *session) child(ctx context.Context, d ocispec.Descriptor) (*manifest, e
 	case err != nil:
 		return nil, err
 	case m.self.Size != d.Size:
-		return nil, failure(DigestMismatch, nil, "the manifest %s has %d bytes where its index says %d", d.Digest, m.self.Size, d.Size)
+		return nil, failure(DigestMismatch, nil, "the manifest %s has %d bytes where its index says %d; the image has to be built or pushed again", d.Digest, m.self.Size, d.Size)
 	case m.self.MediaType != d.MediaType:
 		return nil, unsupported("the manifest %s is of another media type than its index says", d.Digest)
 	}

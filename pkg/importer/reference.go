@@ -16,8 +16,10 @@ import (
 	"go.podman.io/image/v5/docker/reference"
 )
 
+// DockerHub is the host of references that name none.
+const DockerHub = "docker.io"
+
 const (
-	dockerHub = "docker.io"
 	// dockerHubEndpoint is where the registry of docker.io answers.
 	dockerHubEndpoint = "registry-1.docker.io"
 	// maxName bounds host and repository together, in bytes.
@@ -46,7 +48,7 @@ func ParseReference(s string) (Reference, error) {
 		return Reference{}, err
 	}
 	host, rest := splitHost(s)
-	host, err := canonicalHost(host)
+	host, err := CanonicalHost(host)
 	if err != nil {
 		return Reference{}, err
 	}
@@ -60,7 +62,7 @@ func ParseReference(s string) (Reference, error) {
 	case strings.ToLower(name) != name:
 		return Reference{}, invalid("the repository %q has upper-case letters, which repositories cannot have; write %q", name, strings.ToLower(name))
 	}
-	if host == dockerHub && !strings.Contains(name, "/") {
+	if host == DockerHub && !strings.Contains(name, "/") {
 		name, rest = "library/"+name, "library/"+rest
 	}
 	if len(host)+1+len(name) > maxName {
@@ -86,7 +88,7 @@ func refuseNonReference(s string) error {
 	}
 	// No digest has a slash, so an @ before one ends a user name.
 	if i := strings.IndexByte(s, '@'); i >= 0 && strings.Contains(s[i:], "/") {
-		return invalid("the reference contains a user name or password; keep credentials in a pull secret and write host/repository:tag")
+		return invalid("the reference contains a user name or password; keep credentials out of it and write host/repository:tag")
 	}
 	return nil
 }
@@ -97,12 +99,13 @@ func splitHost(s string) (host, rest string) {
 	if found && (first == "localhost" || strings.ContainsAny(first, ".:[")) {
 		return first, rest
 	}
-	return dockerHub, s
+	return DockerHub, s
 }
 
-// canonicalHost checks a host with or without a port and brings it to the form
-// in which equal hosts are equal strings.
-func canonicalHost(s string) (string, error) {
+// CanonicalHost checks a host with or without a port and brings it to the form
+// in which equal hosts are equal strings, that of Reference.Host. Errors are as
+// those of ParseReference.
+func CanonicalHost(s string) (string, error) {
 	name, port := s, ""
 	if strings.HasPrefix(s, "[") {
 		address, tail, closed := strings.Cut(s[1:], "]")
@@ -135,7 +138,7 @@ func canonicalHost(s string) (string, error) {
 	}
 	switch name + port {
 	case "index.docker.io", dockerHubEndpoint:
-		return dockerHub, nil
+		return DockerHub, nil
 	}
 	return name + port, nil
 }
@@ -207,7 +210,7 @@ func (r Reference) WithDigest(d digest.Digest) string {
 
 // endpoint returns where the registry of r answers, as host or host:port.
 func (r Reference) endpoint() string {
-	if r.host == dockerHub {
+	if r.host == DockerHub {
 		return dockerHubEndpoint
 	}
 	return r.host

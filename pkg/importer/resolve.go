@@ -49,7 +49,7 @@ type Resolved struct {
 // Errors are *Error.
 func (i *Importer) Resolve(ctx context.Context, src Source, known digest.Digest) (*Resolved, error) {
 	res, err := i.resolve(ctx, src, known)
-	return res, src.Reference.about(err)
+	return res, i.about(src.Reference, err)
 }
 
 func (i *Importer) resolve(ctx context.Context, src Source, known digest.Digest) (*Resolved, error) {

@@ -191,7 +191,7 @@ func TestResolveHostile(t *testing.T) {
 		{name: "404 with a code of its own", answer: answer(404, "", `{"errors":[{"code":"SECRET"}]}`), want: NotFound, text: "(404)"},
 		{name: "410", answer: answer(410, "", ""), want: NotFound},
 		{name: "401", answer: answer(401, "", "SECRET"), want: Unauthorized, text: "(401)"},
-		{name: "401 that wants Basic", answer: answer(401, "WWW-Authenticate: Basic realm=x", "SECRET"), want: Unauthorized, text: "pull secret"},
+		{name: "401 that wants Basic", answer: answer(401, "WWW-Authenticate: Basic realm=x", "SECRET"), want: Unauthorized, text: "credentials"},
 		{name: "401 with a scheme that is not known", answer: answer(401, "WWW-Authenticate: SECRET", ""), want: Unauthorized},
 		{name: "401 with a realm in plain HTTP", answer: answer(401, `WWW-Authenticate: Bearer realm="http://SECRET/"`, ""), want: Unauthorized, text: "cannot be completed"},
 		{name: "403", answer: answer(403, "", `{"errors":[{"code":"DENIED"}]}`), want: Unauthorized, text: "(403 DENIED)"},

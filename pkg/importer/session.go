@@ -6,7 +6,6 @@ package importer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,6 +21,8 @@ type session struct {
 	*Importer
 	src         Source
 	credentials []auth.Credential // ends with the anonymous one
+	// unread says which credentials could not be read; nil where all could.
+	unread error
 	// withheld: whatever credentials there are, this source may not see them.
 	withheld bool
 }
@@ -35,11 +36,13 @@ func (i *Importer) open(ctx context.Context, src Source) (*session, error) {
 	s.withheld = src.Insecure && !isLoopback(endpoint.Hostname())
 	if !s.withheld {
 		credentials, err := src.Keychain.Credentials(ctx, src.Reference)
-		if err != nil {
-			var e *Error
-			if errors.As(err, &e) {
-				return nil, e
-			}
+		var e *Error
+		switch {
+		case errors.As(err, &e) && credentials == nil:
+			return nil, e
+		case errors.As(err, &e):
+			s.unread = e
+		case err != nil:
 			return nil, failure(Unavailable, err, "the credentials for %s cannot be read", src.Reference.Host())
 		}
 		s.credentials = append(s.credentials, credentials...)
@@ -77,6 +80,9 @@ func (s *session) do(ctx context.Context, method, below, object string) (*http.R
 	}
 	if s.withheld {
 		return nil, failure(Unauthorized, refused, "%s refuses anonymous access, and gets no credentials because the source is insecure; use a certificate that verifies", s.src.Reference.endpoint())
+	}
+	if s.unread != nil {
+		return nil, failure(Unauthorized, errors.Join(refused, s.unread), "%s; and %s", refused, s.unread)
 	}
 	return nil, refused
 }
@@ -141,9 +147,21 @@ func (s *session) send(ctx context.Context, credential auth.Credential, method, 
 		return nil, s.unanswered(ctx, err, host)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, status(resp, fmt.Sprintf("%s %s", strings.TrimSuffix(below, "s"), object), s.options.Clock.Now())
+		return nil, status(resp, strings.TrimSuffix(below, "s")+" "+object, s.whenAbsent(below, object), s.options.Clock.Now())
 	}
 	return resp, nil
+}
+
+// whenAbsent says what to do when an object of the repository is not found.
+func (s *session) whenAbsent(below, object string) string {
+	switch {
+	case below != "manifests" || object != s.src.Reference.object():
+		return "the image is incomplete there, or was deleted meanwhile; push it there again"
+	case s.src.Reference.digest != "":
+		return "check the repository and the digest"
+	default:
+		return "check the repository and the tag"
+	}
 }
 
 // unanswered classifies an error of auth.Client. What it neither has from the
@@ -160,5 +178,5 @@ func (s *session) unanswered(ctx context.Context, err error, host string) error 
 	if errors.As(err, &sent) {
 		return classify(err, host)
 	}
-	return failure(Unauthorized, err, "%s asks for authentication that cannot be completed; check the pull secret, or with the registry its token service", host)
+	return failure(Unauthorized, err, "%s asks for authentication that cannot be completed; check its token service, and the credentials", host).wantsCredentials()
 }

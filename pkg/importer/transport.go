@@ -4,11 +4,14 @@
 package importer
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -110,10 +113,29 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Request = req
 	resp.Body = newIdleBody(ctx, cancel, resp.Body, w.options.IdleTimeout, req.URL.Host)
+	if resp.StatusCode == http.StatusUnauthorized {
+		sortChallenges(resp.Header)
+	}
 	if resp.StatusCode == http.StatusTooManyRequests {
-		return nil, status(resp, "", w.options.Clock.Now())
+		return nil, status(resp, "", "", w.options.Clock.Now())
 	}
 	return resp, nil
+}
+
+// challengeSchemes are those that auth.Client can meet, the preferred one first.
+var challengeSchemes = []string{"bearer", "basic"}
+
+// sortChallenges brings the challenge that is to be met to the front, since
+// auth.Client reads the first one alone.
+func sortChallenges(header http.Header) {
+	rank := func(challenge string) int {
+		scheme, _, _ := strings.Cut(strings.TrimSpace(challenge), " ")
+		if i := slices.Index(challengeSchemes, strings.ToLower(scheme)); i >= 0 {
+			return i
+		}
+		return len(challengeSchemes)
+	}
+	slices.SortStableFunc(header.Values("WWW-Authenticate"), func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
 }
 
 // authenticates reports whether a request carries a password or a token: in its

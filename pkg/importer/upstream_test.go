@@ -234,6 +234,6 @@ func (m *memory) Push(_ context.Context, d ocispec.Descriptor, r io.Reader) erro
 	return nil
 }
 
-func (m *memory) Commit(context.Context, ocispec.Descriptor, ...string) error { return nil }
+func (m *memory) Commit(context.Context, digest.Digest, ...string) error { return nil }
 
 func (m *memory) Complete(context.Context, digest.Digest) (bool, error) { return false, nil }

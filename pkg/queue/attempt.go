@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -69,12 +68,12 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 	}
 	destination, repository, err := c.Mirrors.Repository(ctx, req.namespace, req.image)
 	if err != nil {
-		return outcome{}, mirrorError(err, "finding the mirror")
+		return outcome{}, importer.DestinationFailure(err)
 	}
 	out.ref.ImageReference = fmt.Sprintf("%s@%s", repository, resolved.Digest)
 	complete, err := destination.Complete(ctx, resolved.Digest)
 	if err != nil {
-		return outcome{}, mirrorError(err, "looking at the mirror")
+		return outcome{}, importer.DestinationFailure(err)
 	}
 	if complete && resolved.Unchanged && history[0].ImageReference == out.ref.ImageReference {
 		return out, nil
@@ -91,9 +90,8 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 			out.ref.Platforms = mirrored.Platforms
 		}
 	}
-	root := ocispec.Descriptor{MediaType: out.ref.MediaType, Digest: resolved.Digest}
-	if err := destination.Commit(ctx, root, anchor(resolved.Digest)); err != nil {
-		return outcome{}, mirrorError(err, "tagging at the mirror")
+	if err := destination.Commit(ctx, resolved.Digest, anchor(resolved.Digest)); err != nil {
+		return outcome{}, importer.DestinationFailure(err)
 	}
 	return out, nil
 }
@@ -135,10 +133,5 @@ func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image) erro
 	if current.ImageReference != fmt.Sprintf("%s@%s", repository, digestOf(current)) {
 		return nil
 	}
-	return destination.Commit(ctx, ocispec.Descriptor{MediaType: current.MediaType, Digest: digestOf(current)}, "latest")
-}
-
-// mirrorError types a failure of the mirror.
-func mirrorError(err error, doing string) error {
-	return &importer.Error{Kind: importer.MirrorUnavailable, Err: fmt.Errorf("%s: %w", doing, err)}
+	return destination.Commit(ctx, digestOf(current), "latest")
 }

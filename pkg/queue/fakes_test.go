@@ -190,7 +190,7 @@ func (m *mirror) Push(_ context.Context, desc ocispec.Descriptor, _ io.Reader) e
 	return nil
 }
 
-func (m *mirror) Commit(_ context.Context, root ocispec.Descriptor, tags ...string) error {
+func (m *mirror) Commit(_ context.Context, root digest.Digest, tags ...string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, tag := range tags {
@@ -199,7 +199,7 @@ func (m *mirror) Commit(_ context.Context, root ocispec.Descriptor, tags ...stri
 				return err
 			}
 		}
-		m.tags[tag] = root.Digest
+		m.tags[tag] = root
 	}
 	return nil
 }

@@ -109,7 +109,8 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, cause e
 	message := shorten(cause.Error())
 	now := c.Clock.Now()
 	var retryAfter time.Duration
-	if typed := (*importer.Error)(nil); errors.As(cause, &typed) {
+	typed := &importer.Error{}
+	if errors.As(cause, &typed) {
 		retryAfter = typed.RetryAfter
 	}
 	updated, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
@@ -129,6 +130,9 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, cause e
 		return client(err)
 	}
 	klog.FromContext(ctx).V(2).Info("Attempt failed", "reason", kind, "attempt", len(updated.Status.ImportAttempts), "err", message)
+	if kind == importer.MirrorUnavailable && typed.Cause() != nil {
+		klog.FromContext(ctx).Error(typed.Cause(), "The mirror failed")
+	}
 	_, err = c.updateImage(ctx, imp, func(image *v1beta1.Image) {
 		c.setCondition(&image.Status.Conditions, image.Generation, metav1.ConditionFalse, string(kind), message)
 	})

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"tagger.dev/tagger/pkg/importer"
@@ -25,7 +26,8 @@ func TestAuthFile(t *testing.T) {
 		"quay.io/company/app":         {"auth": "cmVwbzpwNA=="},
 		"quay.io/comp":                {"auth": "bm86cDU="},
 		"token.example":               {"auth": "PHRva2VuPjo=", "identitytoken": "t0k3n"},
-		"[::1]:5000":                  {"auth": "c2l4OnA2"}
+		"[::1]:5000":                  {"auth": "c2l4OnA2"},
+		"plain.example":               {"username": "plain", "password": "p7"}
 	}}`
 	tests := []struct {
 		name, ref string
@@ -38,6 +40,7 @@ func TestAuthFile(t *testing.T) {
 		{name: "whole segments", ref: "quay.io/company2/app", want: []auth.Credential{{Username: "host", Password: "p2"}}},
 		{name: "identity token", ref: "token.example/a", want: []auth.Credential{{Username: "<token>", RefreshToken: "t0k3n"}}},
 		{name: "IPv6", ref: "[::1]:5000/a", want: []auth.Credential{{Username: "six", Password: "p6"}}},
+		{name: "user name and password without auth", ref: "plain.example/a", want: []auth.Credential{{Username: "plain", Password: "p7"}}},
 		{name: "none", ref: "ghcr.io/a/b"},
 		{name: "other port", ref: "quay.io:8443/a/b"},
 	}
@@ -50,7 +53,7 @@ func TestAuthFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
+			if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -75,7 +78,7 @@ func TestAuthFileChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(tt.want, got); diff != "" {
+		if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
@@ -89,8 +92,10 @@ func TestAuthFileBroken(t *testing.T) {
 		{name: "missing", want: "does not exist"},
 		{name: "empty", file: " ", want: "not valid JSON"},
 		{name: "not JSON", file: "SECRET", want: "not valid JSON"},
-		{name: "other JSON", file: `{"auths":"SECRET"}`, want: "cannot be used"},
-		{name: "bad auth", file: `{"auths":{"quay.io":{"auth":"SECRET?"}}}`, want: "cannot be used"},
+		{name: "other JSON", file: `{"auths":"SECRET"}`, want: "not of the format"},
+		{name: "bad auth", file: `{"auths":{"quay.io":{"auth":"SECRET?"}}}`, want: "the entry for quay.io has an \"auth\" that is not base64"},
+		{name: "not user:password", file: `{"auths":{"quay.io":{"auth":"U0VDUkVU"}}}`, want: "not base64 of user:password"},
+		{name: "a helper that is not there", file: `{"credHelpers":{"quay.io":"absent"}}`, want: "docker-credential-absent, which failed for quay.io"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
