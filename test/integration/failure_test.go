@@ -51,6 +51,10 @@ func placeholders(message string, s *source) string {
 // TestFailedImport imports from a source that fails into an Image with two entries, which stay as they are.
 func TestFailedImport(t *testing.T) {
 	t.Parallel()
+	const (
+		place   = "(they are kept in the file of --registry-auth-file, which is not set)"
+		changed = "something on the way changes content: look for a broken proxy or cache, or tell the registry"
+	)
 	tests := []struct {
 		name   string
 		kind   transportKind
@@ -67,12 +71,12 @@ func TestFailedImport(t *testing.T) {
 		{
 			name: "401", fault: answering(http.StatusUnauthorized, "application/json", errorBody("UNAUTHORIZED")), tag: "latest",
 			want: failed(v1beta1.ReasonUnauthorized,
-				"SOURCE/app:latest: manifest latest: HOST refused access (401); it does not exist or needs a pull secret that may read it"),
+				"SOURCE/app:latest: manifest latest: HOST refused access (401); it does not exist or needs credentials that may read it "+place),
 		},
 		{
 			name: "403 with a code of its own", fault: answering(http.StatusForbidden, "application/json", errorBody(marker)), tag: "latest",
 			want: failed(v1beta1.ReasonUnauthorized,
-				"SOURCE/app:latest: manifest latest: HOST refused access (403); it does not exist or needs a pull secret that may read it"),
+				"SOURCE/app:latest: manifest latest: HOST refused access (403); it does not exist or needs credentials that may read it "+place),
 		},
 		{
 			name: "404", tag: "absent",
@@ -82,7 +86,7 @@ func TestFailedImport(t *testing.T) {
 		{
 			name: "429", fault: answering(http.StatusTooManyRequests, "application/json", errorBody("TOOMANYREQUESTS")), tag: "latest",
 			want: failed(v1beta1.ReasonRateLimited,
-				"SOURCE/app:latest: HOST limits how often it may be asked (429); a pull secret often raises the limit"),
+				"SOURCE/app:latest: HOST limits how often it may be asked (429); credentials often raise the limit "+place),
 		},
 		{
 			name: "500", fault: answering(http.StatusInternalServerError, "text/plain", marker), tag: "latest",
@@ -106,11 +110,11 @@ func TestFailedImport(t *testing.T) {
 		},
 		{
 			name: "a manifest of another digest", fault: only("manifests", altering(flip)), tag: "latest",
-			want: failed(v1beta1.ReasonDigestMismatch, "SOURCE/app:latest: the registry served DIGEST as DIGEST"),
+			want: failed(v1beta1.ReasonDigestMismatch, "SOURCE/app:latest: the registry served DIGEST as DIGEST; "+changed),
 		},
 		{
 			name: "a blob of another digest", fault: only("blobs", altering(flip)), tag: "latest",
-			want: failed(v1beta1.ReasonDigestMismatch, "SOURCE/app:latest: blob DIGEST: HOST sent other content"),
+			want: failed(v1beta1.ReasonDigestMismatch, "SOURCE/app:latest: blob DIGEST: HOST sent other content; "+changed),
 		},
 		{
 			name: "a truncated blob", fault: only("blobs", altering(half)), tag: "latest",
@@ -120,7 +124,7 @@ func TestFailedImport(t *testing.T) {
 			name: "a blob that is not there", tag: "latest",
 			fault: only("blobs", answering(http.StatusNotFound, "application/json", errorBody("BLOB_UNKNOWN"))),
 			want: failed(v1beta1.ReasonNotFound,
-				"SOURCE/app:latest: blob DIGEST: not found at HOST (404 BLOB_UNKNOWN); check the repository and the tag"),
+				"SOURCE/app:latest: blob DIGEST: not found at HOST (404 BLOB_UNKNOWN); the image is incomplete there, or was deleted meanwhile; push it there again"),
 		},
 		{
 			name: "plain HTTP", kind: plainHTTP, tag: "latest",

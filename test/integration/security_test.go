@@ -61,6 +61,7 @@ func TestAPIAccess(t *testing.T) {
 		{"health to anybody", "/healthz", "", http.StatusOK},
 		{"liveness to anybody", "/livez", "", http.StatusOK},
 		{"readiness to anybody", "/readyz?verbose", "", http.StatusOK},
+		{"one check to anybody", "/readyz/ping", "", http.StatusOK},
 		{"metrics to nobody", "/metrics", "", http.StatusUnauthorized},
 		{"objects to nobody", images, "", http.StatusUnauthorized},
 		{"discovery to nobody", "/apis", "", http.StatusUnauthorized},

@@ -11,17 +11,19 @@ import (
 	"net"
 	"net/http"
 	"os"
+	urlpath "path"
 	"slices"
 	"strconv"
 	"syscall"
 
 	"github.com/containerd/log"
 	utilversion "k8s.io/apimachinery/pkg/version"
-	"k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	authnunion "k8s.io/apiserver/pkg/authentication/request/union"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/apiserver/pkg/authorization/path"
 	authzunion "k8s.io/apiserver/pkg/authorization/union"
@@ -121,16 +123,18 @@ func newStandalone(ctx context.Context, o *Options) (_ *taggerserver.Server, clo
 	if err != nil {
 		return nil, nil, err
 	}
+	credentials, credentialsPlace := keychain.None, "the file of --registry-auth-file, which is not set"
+	if o.RegistryAuthFile != "" {
+		credentials, credentialsPlace = keychain.AuthFile(o.RegistryAuthFile), "the file of --registry-auth-file"
+	}
 	imports := importer.New(importer.Options{
 		AllowLoopback: true,
 		Proxy:         http.ProxyFromEnvironment,
 		OwnHosts:      ownHosts(registryHost, port(registry)),
 		UserAgent:     version.UserAgent("tagger-apiserver"),
+
+		CredentialsPlace: credentialsPlace,
 	})
-	credentials := keychain.None
-	if o.RegistryAuthFile != "" {
-		credentials = keychain.AuthFile(o.RegistryAuthFile)
-	}
 	config := &taggerserver.Config{
 		Generic: generic,
 		Extra: taggerserver.ExtraConfig{
@@ -188,23 +192,31 @@ func (o *Options) genericConfig(listener net.Listener, etcd *embedded.Etcd, cert
 	config.AddReadyzChecks(healthz.NamedCheck("etcd-alarms", func(r *http.Request) error { return etcd.Check(r.Context()) }))
 
 	admin := &user.DefaultInfo{Name: adminName, UID: adminName, Groups: []string{user.AllAuthenticated, user.SystemPrivilegedGroup}}
-	var anonymousPaths []apiserver.AnonymousAuthCondition
-	for _, health := range []string{"/healthz", "/livez", "/readyz"} {
-		anonymousPaths = append(anonymousPaths, apiserver.AnonymousAuthCondition{Path: health})
-	}
-	config.Authentication.Authenticator = authnunion.New(
-		authenticatorfactory.NewFromTokens(map[string]*user.DefaultInfo{token: admin}, nil),
-		anonymous.NewAuthenticator(anonymousPaths),
-	)
 	health, err := path.NewAuthorizer(healthPaths)
 	if err != nil {
 		return nil, err
 	}
+	config.Authentication.Authenticator = authnunion.New(
+		authenticatorfactory.NewFromTokens(map[string]*user.DefaultInfo{token: admin}, nil),
+		anonymousWhere(health),
+	)
 	config.Authorization.Authorizer, err = authzunion.New(
 		authzunion.NamedAuthorizer{AuthorizerName: "health", Authorizer: health},
 		authzunion.NamedAuthorizer{AuthorizerName: "admin", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)},
 	)
 	return config, err
+}
+
+// anonymousWhere lets requests be anonymous that anybody may make, and no others: they are asked for a token.
+func anonymousWhere(allowed authorizer.Authorizer) authenticator.Request {
+	anybody := anonymous.NewAuthenticator(nil)
+	return authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
+		decision, _, err := allowed.Authorize(r.Context(), authorizer.AttributesRecord{Path: r.URL.Path})
+		if err != nil || decision != authorizer.DecisionAllow || urlpath.Clean(r.URL.Path) != r.URL.Path {
+			return nil, false, err
+		}
+		return anybody.AuthenticateRequest(r)
+	})
 }
 
 // effectiveVersion answers Tagger's version where clients ask for it, and Kubernetes' where the API machinery decides which

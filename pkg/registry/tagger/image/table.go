@@ -18,6 +18,9 @@ import (
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 )
 
+// neverImported is the status of an Image of which no import has ended.
+const neverImported = "NeverImported"
+
 // TableConvertor shows Images as kubectl get does: what is followed, what it means now, and whether it is failing.
 type TableConvertor struct {
 	// Now is the clock that ages are told by.
@@ -30,7 +33,7 @@ var columns = []metav1.TableColumnDefinition{
 	{Name: "Mirror", Type: "boolean", Description: "Whether imports copy the image into the mirror registry."},
 	{Name: "Digest", Type: "string", Description: "The digest that the tag means now, shortened."},
 	{Name: "Imported", Type: "string", Description: "How long ago that was last imported."},
-	{Name: "Status", Type: "string", Description: "The outcome of the last import: Imported, Unchanged, or why it failed."},
+	{Name: "Status", Type: "string", Description: "The outcome of the last import: Imported, Unchanged, or why it failed; NeverImported where none has ended."},
 	{Name: "Generations", Type: "integer", Priority: 1, Description: "How many entries the history has."},
 	{Name: "Insecure", Type: "boolean", Priority: 1, Description: "Whether the source may be reached insecurely."},
 	{Name: "Image Reference", Type: "string", Priority: 1, Description: "What to run."},
@@ -64,7 +67,7 @@ func (c TableConvertor) row(image *tagger.Image) metav1.TableRow {
 		current := image.Status.HashReferences[0]
 		digest, imported, reference = ShortDigest(current.ImageReference), c.Age(current.ImportedAt), current.ImageReference
 	}
-	status := v1beta1.ReasonPending
+	status := neverImported
 	if condition := meta.FindStatusCondition(image.Status.Conditions, v1beta1.ConditionImported); condition != nil {
 		status = condition.Reason
 	}

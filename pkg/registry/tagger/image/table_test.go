@@ -42,7 +42,7 @@ func TestTable(t *testing.T) {
 	}{
 		{
 			name: "not imported yet", obj: &plain,
-			want: [][]any{{"myapp", "quay.io/company/myapp:latest", true, "", "", "Pending", int64(0), false, "", "2d"}},
+			want: [][]any{{"myapp", "quay.io/company/myapp:latest", true, "", "", "NeverImported", int64(0), false, "", "2d"}},
 		},
 		{
 			name: "list", obj: &tagger.ImageList{Items: []tagger.Image{imported, failing}},

@@ -5,7 +5,10 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -160,11 +163,27 @@ func (r *ImportREST) store(ctx context.Context, name, namespace string, requeste
 		if obj, err = r.writer.Create(ctx, r.imports, imp, target, options); err == nil {
 			return obj.(*tagger.ImageImport), nil
 		}
+		if apierrors.IsInvalid(err) {
+			return nil, aboutImage(err, name)
+		}
 		if !apierrors.IsAlreadyExists(err) {
 			break
 		}
 	}
 	return nil, err
+}
+
+// aboutImage lets an error about an ImageImport name the Image instead, as the request did: the name of the import was made up
+// by the server and says nothing to the caller.
+func aboutImage(err error, image string) error {
+	var status *apierrors.StatusError
+	if !errors.As(err, &status) || status.ErrStatus.Details == nil {
+		return err
+	}
+	named := status.ErrStatus.DeepCopy()
+	named.Message = strings.Replace(named.Message, strconv.Quote(named.Details.Name), strconv.Quote(image), 1)
+	named.Details.Name = image
+	return &apierrors.StatusError{ErrStatus: *named}
 }
 
 // suffix returns eight hexadecimal digits.
