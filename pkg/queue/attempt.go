@@ -96,14 +96,13 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 	return out, nil
 }
 
-// reference returns the entry of the history that says what was resolved.
+// reference returns the entry of the history that says what was resolved; when it was imported is known once it is recorded.
 func (c *Controller) reference(req request, src importer.Source, resolved *importer.Resolved) v1beta1.HashReference {
 	byDigest := src.Reference.WithDigest(resolved.Digest)
 	return v1beta1.HashReference{
 		From:            req.from,
 		ImageReference:  byDigest,
 		SourceReference: byDigest,
-		ImportedAt:      metav1.NewTime(c.Clock.Now()).Rfc3339Copy(),
 		ResolvedAt:      metav1.NewMicroTime(resolved.At),
 		ImportUID:       req.importUID,
 		MediaType:       resolved.MediaType,

@@ -13,11 +13,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/keymutex"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	clientset "tagger.dev/tagger/pkg/generated/clientset/versioned"
@@ -26,6 +28,9 @@ import (
 	"tagger.dev/tagger/pkg/importer"
 	"tagger.dev/tagger/pkg/limit"
 )
+
+// writeLocks is how many Images may be written to at once, but for hash collisions.
+const writeLocks = 1024
 
 // byImage is the index of ImageImports by the Image that they import, as namespace/name.
 const byImage = "image"
@@ -73,6 +78,9 @@ type Controller struct {
 	images   cache.SharedIndexInformer
 	lister   listers.ImageImportLister
 	hosts    *limit.Keyed
+	underWay underWay
+	// writing lets one of several imports of an Image write to it at a time, as namespace/name.
+	writing keymutex.KeyMutex
 }
 
 // New returns a Controller that does nothing until Run is called.
@@ -89,6 +97,7 @@ func New(config Config) (*Controller, error) {
 		images:   factory.Tagger().V1beta1().Images().Informer(),
 		lister:   factory.Tagger().V1beta1().ImageImports().Lister(),
 		hosts:    limit.NewKeyed(config.PerHost),
+		writing:  keymutex.NewHashed(writeLocks),
 	}
 	if err := c.imports.AddIndexers(cache.Indexers{byImage: func(obj any) ([]string, error) {
 		imp := obj.(*v1beta1.ImageImport)
@@ -99,6 +108,7 @@ func New(config Config) (*Controller, error) {
 	if _, err := c.imports.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    c.enqueue,
 		UpdateFunc: func(_, obj any) { c.enqueue(obj) },
+		DeleteFunc: c.cancelDeleted,
 	}); err != nil {
 		return nil, err
 	}
@@ -128,19 +138,40 @@ func (c *Controller) enqueue(obj any) {
 	c.queue.Add(name)
 }
 
-// enqueueImportsOf has the imports of a deleted Image looked at again.
+// cancelDeleted ends the attempt of an import that was deleted.
+func (c *Controller) cancelDeleted(obj any) {
+	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = unknown.Obj
+	}
+	if imp, ok := obj.(*v1beta1.ImageImport); ok {
+		c.underWay.cancel(imp.UID, errImportGone)
+	}
+}
+
+// enqueueImportsOf ends the attempts of the imports of a deleted Image, and has them looked at again.
 func (c *Controller) enqueueImportsOf(obj any) {
 	name, err := cache.DeletionHandlingObjectToName(obj)
 	if err != nil {
 		utilruntime.HandleError(err)
 		return
 	}
+	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = unknown.Obj
+	}
+	var deleted types.UID
+	if image, ok := obj.(*v1beta1.Image); ok {
+		deleted = image.UID
+	}
 	imports, err := c.imports.GetIndexer().ByIndex(byImage, name.String())
 	if err != nil {
 		utilruntime.HandleError(err)
 		return
 	}
-	for _, imp := range imports {
+	for _, obj := range imports {
+		imp := obj.(*v1beta1.ImageImport)
+		if owner := metav1.GetControllerOf(imp); owner != nil && owner.UID == deleted {
+			c.underWay.cancel(imp.UID, errImageGone)
+		}
 		c.enqueue(imp)
 	}
 }
@@ -214,6 +245,7 @@ func (c *Controller) next(ctx context.Context) bool {
 
 // sync does what an ImageImport needs now, and returns after which time it needs to be looked at again; 0 for never.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
+	defer c.hosts.Settle(key.String())
 	cached, err := c.lister.ImageImports(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) || err == nil && cached.DeletionTimestamp != nil {
 		return 0, nil
@@ -232,6 +264,12 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 	if wait := c.untilDue(cached); wait > 0 {
 		return wait, nil
 	}
+	// The spec never changes, so the cache does here: an import that waits for its host costs no request.
+	release, free := c.place(cached, key)
+	if !free {
+		return 0, nil // it is looked at again when there is a place
+	}
+	defer release()
 	// The cache may lag behind this server's own writes: an attempt begins with what is stored.
 	imp, err := c.Client.TaggerV1beta1().ImageImports(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 	if err != nil {
@@ -244,6 +282,15 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 		return wait, nil
 	}
 	return c.run(ctx, imp)
+}
+
+// place takes the place of an attempt at its upstream host. Without a free one the import is queued again once there is.
+func (c *Controller) place(imp *v1beta1.ImageImport, key cache.ObjectName) (release func(), free bool) {
+	ref, err := importer.ParseReference(imp.Spec.From)
+	if err != nil {
+		return func() {}, true // the attempt says what is wrong
+	}
+	return c.hosts.AcquireOrWait(ref.Host(), key.String(), func() { c.queue.Add(key) })
 }
 
 func (c *Controller) untilDue(imp *v1beta1.ImageImport) time.Duration {

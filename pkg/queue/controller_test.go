@@ -264,7 +264,7 @@ func TestPerHost(t *testing.T) {
 		t.Errorf("%d attempts at one host, want 1", got)
 	}
 	close(gate.opened)
-	c.advance(busyPause, "the imports do not end", func() bool {
+	c.until("the imports do not end", func() bool {
 		return c.imp("one").Status.CompletionTime != nil && c.imp("two").Status.CompletionTime != nil
 	})
 	for _, name := range []string{"one", "two"} {

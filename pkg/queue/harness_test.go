@@ -131,6 +131,7 @@ func (c *cluster) store(obj runtime.Object) error {
 	c.version++
 	accessor.SetResourceVersion(strconv.Itoa(c.version))
 	if _, err := c.client.Tracker().Get(gvr, accessor.GetNamespace(), accessor.GetName()); apierrors.IsNotFound(err) {
+		accessor.SetCreationTimestamp(metav1.NewTime(c.clock.Now()).Rfc3339Copy())
 		return c.client.Tracker().Create(gvr, obj, accessor.GetNamespace())
 	}
 	return c.client.Tracker().Update(gvr, obj, accessor.GetNamespace())

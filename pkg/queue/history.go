@@ -29,7 +29,7 @@ func addToHistory(history []v1beta1.HashReference, ref v1beta1.HashReference, li
 	switch {
 	case at < len(history) && digestOf(&history[at]) == digestOf(&ref):
 		history = slices.Clone(history)
-		history[at] = ref
+		history[at] = refresh(history[at], ref)
 	case at > 0 && digestOf(&history[at-1]) == digestOf(&ref):
 		history = slices.Clone(history)
 	default:
@@ -38,14 +38,28 @@ func addToHistory(history []v1beta1.HashReference, ref v1beta1.HashReference, li
 	return history[:min(len(history), limit)]
 }
 
-// recorded returns what was recorded for an import, nil when nothing was.
-func recorded(status *v1beta1.ImageStatus, importUID types.UID) *v1beta1.HashReference {
-	for i := range status.RecordedImports {
-		if status.RecordedImports[i].ImportUID == importUID {
-			return &status.RecordedImports[i]
+// refresh returns an entry after its digest was seen again. What lies at the mirror stays what to run, also when the import did
+// not ask for a mirror.
+func refresh(entry, seen v1beta1.HashReference) v1beta1.HashReference {
+	if seen.ImageReference == seen.SourceReference && entry.ImageReference != entry.SourceReference {
+		seen.ImageReference = entry.ImageReference
+	}
+	return seen
+}
+
+// entryOfImport returns the entry of a history that an import recorded or refreshed, nil where there is none.
+func entryOfImport(history []v1beta1.HashReference, importUID types.UID) *v1beta1.HashReference {
+	for i := range history {
+		if history[i].ImportUID == importUID {
+			return &history[i]
 		}
 	}
 	return nil
+}
+
+// recorded returns what was recorded for an import, nil when nothing was.
+func recorded(status *v1beta1.ImageStatus, importUID types.UID) *v1beta1.HashReference {
+	return entryOfImport(status.RecordedImports, importUID)
 }
 
 // entryOf returns the newest entry of a history that names a digest, nil when none does.

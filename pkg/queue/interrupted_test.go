@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/importer"
@@ -98,6 +99,7 @@ func TestKilledBetweenTheWrites(t *testing.T) {
 
 func TestConflictsAreRetriedWithoutFetching(t *testing.T) {
 	t.Parallel()
+	const manyConflicts = 6
 	for _, tc := range []struct {
 		name, resource string
 		err            error // of the attempt
@@ -121,7 +123,7 @@ func TestConflictsAreRetriedWithoutFetching(t *testing.T) {
 			conflicts := 0
 			c.beforeWrite(func(resource string, obj metav1.Object) error {
 				switch {
-				case resource != tc.resource || conflicts == 3:
+				case resource != tc.resource || conflicts == manyConflicts:
 					return nil
 				case conflicts == 0 && tc.landed:
 					if err := c.store(obj.(runtime.Object).DeepCopyObject()); err != nil {
@@ -136,8 +138,8 @@ func TestConflictsAreRetriedWithoutFetching(t *testing.T) {
 			c.run()
 			one := c.finished("one")
 			c.barrier()
-			if got := condition(one.Status.Conditions).Status; got != tc.want || conflicts != 3 {
-				t.Errorf("ended %s after %d conflicts, want %s after 3", got, conflicts, tc.want)
+			if got := condition(one.Status.Conditions).Status; got != tc.want || conflicts != manyConflicts {
+				t.Errorf("ended %s after %d conflicts, want %s after %d", got, conflicts, tc.want, manyConflicts)
 			}
 			if got := len(c.source.times(appFrom)); got != 1 {
 				t.Errorf("resolved %d times, want once", got)
@@ -269,6 +271,47 @@ func TestImportIsGone(t *testing.T) {
 			}
 			if got := len(c.source.times(appFrom)); got != 2 {
 				t.Errorf("resolved %d times, want once for each", got)
+			}
+		})
+	}
+}
+
+// TestAttemptEndsWithItsObjects deletes the import, or its Image, while its attempt hangs on the only worker there is.
+func TestAttemptEndsWithItsObjects(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, deleted string
+		of            schema.GroupVersionResource
+	}{
+		{name: "the import", deleted: "one", of: importsGVR},
+		{name: "the Image", deleted: "app", of: imagesGVR},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCluster(t)
+			image := newImage("app", "uid-app")
+			c.put(image)
+			c.put(newImport("one", image, false))
+			gate := newGate()
+			c.source.onResolve(func(ctx context.Context, src importer.Source) error {
+				if src.Reference.String() == barrierFrom {
+					return nil
+				}
+				return gate.pass(ctx)
+			})
+			c.run()
+			gate.wait(t)
+			if err := c.client.Tracker().Delete(tc.of, namespace, tc.deleted); err != nil {
+				t.Fatal(err)
+			}
+			c.barrier()
+			if tc.deleted == "app" {
+				if got := condition(c.finished("one").Status.Conditions); got.Status != metav1.ConditionFalse || got.Reason != "Invalid" {
+					t.Errorf("ended %s/%s, want False/Invalid", got.Status, got.Reason)
+				}
+				return
+			}
+			if diff := cmp.Diff(v1beta1.ImageStatus{}, c.image("app").Status); diff != "" {
+				t.Errorf("the Image has something of the deleted import (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -15,7 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/retry"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
@@ -35,31 +35,99 @@ const (
 
 // record writes a successful attempt's outcome, first to the Image, then to the import. Nothing is fetched again when
 // somebody else writes the same objects at the same time.
-func (c *Controller) record(ctx context.Context, imp *v1beta1.ImageImport, out outcome) error {
+func (c *Controller) record(ctx context.Context, imp *v1beta1.ImageImport, began time.Time, out outcome) error {
+	out.ref.ImportedAt = metav1.NewTime(c.Clock.Now()).Rfc3339Copy()
+	if err := c.recordInImage(ctx, imp, &out); err != nil {
+		switch {
+		case errors.Is(err, errImageGone):
+			return c.fail(ctx, imp, began, err)
+		case errors.Is(err, errImportGone):
+			return nil
+		}
+		return fmt.Errorf("recording in Image %s: %w", imp.Spec.TargetImage, err)
+	}
+	return c.succeed(ctx, imp, began, out)
+}
+
+// recordInImage writes an outcome to the Image, unless it is there, and lets latest at the mirror follow. Out becomes what was
+// recorded.
+func (c *Controller) recordInImage(ctx context.Context, imp *v1beta1.ImageImport, out *outcome) error {
+	defer c.lock(imp)()
+	// A deleted import is not wanted any more, even if its attempt could not be ended in time.
+	if stored, err := c.Client.TaggerV1beta1().ImageImports(imp.Namespace).Get(ctx, imp.Name, metav1.GetOptions{}); apierrors.IsNotFound(err) ||
+		err == nil && stored.UID != imp.UID {
+		return errImportGone
+	} else if err != nil {
+		return err
+	}
 	image, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
 		status := &image.Status
 		if recorded(status, imp.UID) == nil {
 			limit := int(ptr.Deref(image.Spec.HistoryLimit, v1beta1.DefaultHistoryLimit))
 			status.HashReferences = addToHistory(status.HashReferences, out.ref, limit)
-			status.RecordedImports = append(c.unfinished(image), out.ref)
+			ref := out.ref
+			if entry := entryOfImport(status.HashReferences, imp.UID); entry != nil {
+				ref = *entry
+			}
+			status.RecordedImports = append(c.unfinished(image), ref)
 		}
-		reason, message := words(out)
-		c.setCondition(&status.Conditions, image.Generation, metav1.ConditionTrue, reason, message)
+		out.ref = *recorded(status, imp.UID)
+		// An import that resolved earlier than what lies in front says nothing of the Image now.
+		if len(status.HashReferences) > 0 && status.HashReferences[0].ImportUID == imp.UID {
+			reason, message := words(*out)
+			c.setCondition(&status.Conditions, observed(image, imp), metav1.ConditionTrue, reason, message)
+		}
 	})
-	if errors.Is(err, errImageGone) {
-		return c.fail(ctx, imp, &importer.Error{Kind: importer.Invalid, Err: err})
-	}
 	if err != nil {
-		return fmt.Errorf("recording in Image %s: %w", imp.Spec.TargetImage, err)
+		return err
 	}
-	if err := c.pointLatest(ctx, image); err != nil { // the next import does it
+	c.follow(ctx, image)
+	return nil
+}
+
+// resume finishes an import that was interrupted after its outcome was written to the Image.
+func (c *Controller) resume(ctx context.Context, imp *v1beta1.ImageImport, out outcome) error {
+	unlock := c.lock(imp)
+	image, err := c.imageOf(ctx, imp)
+	if err == nil {
+		c.follow(ctx, image)
+	}
+	unlock()
+	return c.succeed(ctx, imp, out.ref.ResolvedAt.Time, out)
+}
+
+// follow lets latest at the mirror name what the Image means now. Where that fails the next import does it.
+func (c *Controller) follow(ctx context.Context, image *v1beta1.Image) {
+	if err := c.pointLatest(ctx, image); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not let latest at the mirror follow the Image")
 	}
-	return c.succeed(ctx, imp, out)
+}
+
+// lock keeps the other imports of an Image in this process from writing to it until unlock is called.
+func (c *Controller) lock(imp *v1beta1.ImageImport) (unlock func()) {
+	key := imp.Namespace + "/" + imp.Spec.TargetImage
+	c.writing.LockKey(key)
+	return func() { _ = c.writing.UnlockKey(key) } // it never fails
+}
+
+// observed returns the generation of the Image that the condition describes after an attempt of an import: the current one if
+// the import did what that asks for, else as before.
+func observed(image *v1beta1.Image, imp *v1beta1.ImageImport) int64 {
+	wanted, errWanted := importer.ParseReference(image.Spec.From)
+	done, errDone := importer.ParseReference(imp.Spec.From)
+	if errWanted == nil && errDone == nil && wanted == done && ptr.Deref(imp.Spec.Mirror, false) == image.Spec.Mirror &&
+		ptr.Deref(imp.Spec.Insecure, false) == image.Spec.Insecure {
+		return image.Generation
+	}
+	if condition := meta.FindStatusCondition(image.Status.Conditions, v1beta1.ConditionImported); condition != nil {
+		return condition.ObservedGeneration
+	}
+	return 0
 }
 
 // forget drops from the Image what it remembers of an import that has finished. The next import does it too.
 func (c *Controller) forget(ctx context.Context, imp *v1beta1.ImageImport) error {
+	defer c.lock(imp)()
 	_, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
 		image.Status.RecordedImports = slices.DeleteFunc(c.unfinished(image), func(ref v1beta1.HashReference) bool {
 			return ref.ImportUID == imp.UID
@@ -89,12 +157,12 @@ func (c *Controller) unfinished(image *v1beta1.Image) []v1beta1.HashReference {
 }
 
 // succeed ends an import with what was recorded for it.
-func (c *Controller) succeed(ctx context.Context, imp *v1beta1.ImageImport, out outcome) error {
+func (c *Controller) succeed(ctx context.Context, imp *v1beta1.ImageImport, began time.Time, out outcome) error {
 	now := metav1.NewTime(c.Clock.Now())
 	if _, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
 		reason, message := words(out)
 		status.HashReference = &out.ref
-		c.endAttempt(status, now, v1beta1.ImportAttempt{When: now, Succeed: true})
+		c.endAttempt(status, began, v1beta1.ImportAttempt{When: now, Succeed: true})
 		status.CompletionTime = &now
 		c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionTrue, reason, message)
 	}); err != nil {
@@ -103,25 +171,25 @@ func (c *Controller) succeed(ctx context.Context, imp *v1beta1.ImageImport, out 
 	return c.forget(ctx, imp)
 }
 
-// fail writes a failed attempt to the import and, when that is news, to the Image: what was recorded earlier stays.
-func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, cause error) error {
+// fail writes a failed attempt, first to the Image, when it is news there, then to the import: what was recorded earlier stays.
+func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began time.Time, cause error) error {
 	kind := importer.KindOf(cause)
 	message := shorten(cause.Error())
 	now := c.Clock.Now()
-	var retryAfter time.Duration
 	typed := &importer.Error{}
-	if errors.As(cause, &typed) {
-		retryAfter = typed.RetryAfter
+	errors.As(cause, &typed)
+	if err := c.failImage(ctx, imp, kind, message); err != nil && !errors.Is(err, errImageGone) {
+		return err
 	}
 	updated, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
-		c.endAttempt(status, metav1.NewTime(now), v1beta1.ImportAttempt{When: metav1.NewTime(now), Reason: message})
+		c.endAttempt(status, began, v1beta1.ImportAttempt{When: metav1.NewTime(now), Reason: message})
 		attempts := len(status.ImportAttempts)
 		if kind.Terminal() || attempts >= maxAttempts {
 			status.CompletionTime = ptr.To(metav1.NewTime(now))
 			c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionFalse, string(kind), message)
 			return
 		}
-		next := metav1.NewTime(now.Add(pause(attempts, retryAfter)).Add(time.Second - 1).Truncate(time.Second))
+		next := metav1.NewTime(now.Add(pause(attempts, typed.RetryAfter)).Add(time.Second - 1).Truncate(time.Second))
 		status.NextAttemptTime = &next
 		c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionUnknown, string(kind),
 			fmt.Sprintf("attempt %d of %d failed: %s", attempts, maxAttempts, message))
@@ -133,19 +201,28 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, cause e
 	if kind == importer.MirrorUnavailable && typed.Cause() != nil {
 		klog.FromContext(ctx).Error(typed.Cause(), "The mirror failed")
 	}
-	_, err = c.updateImage(ctx, imp, func(image *v1beta1.Image) {
-		c.setCondition(&image.Status.Conditions, image.Generation, metav1.ConditionFalse, string(kind), message)
+	return nil
+}
+
+// failImage says in the Image that an attempt failed, unless another import that was resolved since this one was asked for
+// succeeded: then the Image is well.
+func (c *Controller) failImage(ctx context.Context, imp *v1beta1.ImageImport, kind importer.Kind, message string) error {
+	defer c.lock(imp)()
+	_, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
+		// The times that objects are created at have whole seconds.
+		if history := image.Status.HashReferences; len(history) > 0 &&
+			!history[0].ResolvedAt.Time.Before(imp.CreationTimestamp.Add(time.Second)) {
+			return
+		}
+		c.setCondition(&image.Status.Conditions, observed(image, imp), metav1.ConditionFalse, string(kind), message)
 	})
-	if errors.Is(err, errImageGone) {
-		return nil
-	}
 	return err
 }
 
 // endAttempt adds an attempt, and drops what is said only of one that runs.
-func (c *Controller) endAttempt(status *v1beta1.ImageImportStatus, now metav1.Time, attempt v1beta1.ImportAttempt) {
+func (c *Controller) endAttempt(status *v1beta1.ImageImportStatus, began time.Time, attempt v1beta1.ImportAttempt) {
 	if status.StartTime == nil {
-		status.StartTime = &now
+		status.StartTime = ptr.To(metav1.NewTime(began))
 	}
 	if len(status.ImportAttempts) < maxAttempts {
 		status.ImportAttempts = append(status.ImportAttempts, attempt)
@@ -168,12 +245,31 @@ func (c *Controller) setCondition(conditions *[]metav1.Condition, generation int
 	})
 }
 
+// persist writes again, for as long as ctx lives, when somebody else wrote the same object meanwhile or the storage cannot be
+// reached: what was fetched is not thrown away for that.
+func persist(ctx context.Context, write func() error) error {
+	backoff := wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8}
+	var last error
+	if err := backoff.DelayFunc().Until(ctx, true, true, func(context.Context) (bool, error) {
+		last = write()
+		switch {
+		case apierrors.IsConflict(last), apierrors.IsServerTimeout(last), apierrors.IsTimeout(last), apierrors.IsInternalError(last),
+			apierrors.IsTooManyRequests(last), apierrors.IsServiceUnavailable(last):
+			return false, nil
+		}
+		return true, nil
+	}); err != nil {
+		return errors.Join(err, last)
+	}
+	return last
+}
+
 // updateImport changes the status of an import, again on what somebody else wrote meanwhile where that happens.
 func (c *Controller) updateImport(ctx context.Context, imp *v1beta1.ImageImport,
 	change func(*v1beta1.ImageImportStatus)) (*v1beta1.ImageImport, error) {
 	imports := c.Client.TaggerV1beta1().ImageImports(imp.Namespace)
 	current, updated := imp, (*v1beta1.ImageImport)(nil)
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
+	err := persist(ctx, func() (err error) {
 		if current == nil {
 			if current, err = imports.Get(ctx, imp.Name, metav1.GetOptions{}); err != nil {
 				return err
@@ -195,7 +291,7 @@ func (c *Controller) updateImport(ctx context.Context, imp *v1beta1.ImageImport,
 // that Image is not there any more.
 func (c *Controller) updateImage(ctx context.Context, imp *v1beta1.ImageImport, change func(*v1beta1.Image)) (*v1beta1.Image, error) {
 	var updated *v1beta1.Image
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	err := persist(ctx, func() error {
 		image, err := c.imageOf(ctx, imp)
 		if err != nil {
 			return err

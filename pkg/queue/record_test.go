@@ -8,6 +8,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,6 +99,11 @@ func TestImport(t *testing.T) {
 				{digest: digestA, mirror: true, reasons: imported, before: func(c *cluster) { c.mirror.content[digestA] = true }}},
 			want: []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Platforms: resolvedPlatforms}},
 			tags: map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "an import without mirror leaves what lies there",
+			steps:      []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestA, reasons: unchanged}},
+			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 1,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
 		{name: "content lost at the mirror",
 			steps:      []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestA, mirror: true, before: loss, reasons: imported}},
 			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},
@@ -178,6 +184,7 @@ func TestImport(t *testing.T) {
 func TestStatus(t *testing.T) {
 	c := newCluster(t)
 	image := newImage("app", "uid-app")
+	image.Spec.Mirror, image.Spec.Insecure = true, true
 	c.put(image)
 	imp := newImport("one", image, true)
 	imp.Spec.Insecure = ptr.To(true)
@@ -285,6 +292,90 @@ func TestSlowImport(t *testing.T) {
 	}
 	if got := c.mirror.tagged()["latest"]; got != digestB {
 		t.Errorf("latest at the mirror is %s, want the current reference %s", got, digestB)
+	}
+	if got := condition(c.image("app").Status.Conditions).Message; !strings.Contains(got, string(digestB)) {
+		t.Errorf("the Image says %q, want what is current, %s", got, digestB)
+	}
+}
+
+// TestConditionOfTheImage has an import change what the Image says of itself only where it is news of what that asks for.
+func TestConditionOfTheImage(t *testing.T) {
+	t.Parallel()
+	type said struct {
+		Status     metav1.ConditionStatus
+		Reason     string
+		Generation int64
+	}
+	imported := said{metav1.ConditionTrue, "Imported", 3}
+	for _, tc := range []struct {
+		name   string
+		change func(*v1beta1.ImageImport)
+		during func(*cluster) // while the attempt of the import runs
+		err    error
+		want   said
+	}{
+		{name: "success", want: said{metav1.ConditionTrue, "Unchanged", 4}},
+		{name: "failure", err: errors.New("down"), want: said{metav1.ConditionFalse, "Unavailable", 4}},
+		{name: "success of another source", want: said{metav1.ConditionTrue, "Imported", 3},
+			change: func(i *v1beta1.ImageImport) { i.Spec.From = "other.example/app:latest" }},
+		{name: "success with a mirror that the Image does not ask for", want: said{metav1.ConditionTrue, "Imported", 3},
+			change: func(i *v1beta1.ImageImport) { i.Spec.Mirror = ptr.To(true) }},
+		{name: "failure of what was asked for before the Image was changed", err: errors.New("down"), want: said{metav1.ConditionFalse, "Unavailable", 3},
+			during: func(c *cluster) {
+				image := c.image("app").DeepCopy()
+				image.Spec.From, image.Generation = "new.example/app:latest", 5
+				if err := c.store(image); err != nil {
+					c.Error(err)
+				}
+			}},
+		{name: "failure after a later import succeeded", err: errors.New("down"), want: imported,
+			during: func(c *cluster) {
+				image := c.image("app").DeepCopy()
+				image.Status.HashReferences[0].ResolvedAt = metav1.NewMicroTime(c.clock.Now().Add(time.Second))
+				if err := c.store(image); err != nil {
+					c.Error(err)
+				}
+			}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCluster(t)
+			image := newImage("app", "uid-app")
+			c.source.move("other.example/app:latest", digestB)
+			c.put(image)
+			c.put(newImport("first", image, false))
+			c.run()
+			c.finished("first")
+			c.barrier()
+			if got := condition(c.image("app").Status.Conditions); (said{got.Status, got.Reason, got.ObservedGeneration}) != imported {
+				t.Fatalf("the Image says %+v after the first import", got)
+			}
+			changed := c.image("app").DeepCopy()
+			changed.Generation = 4
+			c.put(changed)
+			c.clock.Step(time.Minute)
+			c.source.onResolve(func(_ context.Context, src importer.Source) error {
+				if src.Reference.String() == barrierFrom {
+					return nil
+				}
+				if tc.during != nil {
+					c.mu.Lock()
+					defer c.mu.Unlock()
+					tc.during(c)
+				}
+				return tc.err
+			})
+			second := newImport("second", image, false)
+			if tc.change != nil {
+				tc.change(second)
+			}
+			c.put(second)
+			c.until("the second import does not end", func() bool { return len(c.imp("second").Status.ImportAttempts) > 0 })
+			c.barrier()
+			got := condition(c.image("app").Status.Conditions)
+			if diff := cmp.Diff(tc.want, said{got.Status, got.Reason, got.ObservedGeneration}); diff != "" {
+				t.Errorf("the Image says (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

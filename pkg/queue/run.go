@@ -23,42 +23,40 @@ import (
 const (
 	// progressInterval is how often a running attempt writes its progress.
 	progressInterval = 2 * time.Second
-	// busyPause is when an import is looked at again whose upstream host has as many attempts running as it may.
-	busyPause = 500 * time.Millisecond
 )
 
 // run runs one attempt of an import that is due and records its outcome. It returns when the import needs to be looked at
 // again.
 func (c *Controller) run(ctx context.Context, imp *v1beta1.ImageImport) (time.Duration, error) {
+	began := c.Clock.Now()
 	image, err := c.imageOf(ctx, imp)
 	if errors.Is(err, errImageGone) {
-		return 0, c.fail(ctx, imp, &importer.Error{Kind: importer.Invalid, Err: err})
+		return 0, c.fail(ctx, imp, began, err)
 	}
 	if err != nil {
 		return 0, err
 	}
 	if ref := recorded(&image.Status, imp.UID); ref != nil { // interrupted between the Image's write and this import's
-		return 0, c.succeed(ctx, imp, outcome{ref: *ref})
+		return 0, c.resume(ctx, imp, outcome{ref: *ref})
 	}
 	req := request{
 		namespace: imp.Namespace, image: image.Name, importUID: imp.UID, from: imp.Spec.From,
 		mirror: ptr.Deref(imp.Spec.Mirror, false), insecure: ptr.Deref(imp.Spec.Insecure, false),
 	}
-	if ref, err := importer.ParseReference(req.from); err == nil {
-		release, free := c.hosts.TryAcquire(ref.Host())
-		if !free {
-			return busyPause, nil
-		}
-		defer release()
-	}
-	out, err := c.timedAttempt(ctx, imp, req, image.Status.HashReferences)
-	switch {
+	attempt, end := c.underWay.begin(ctx, imp.UID)
+	defer end()
+	out, err := c.timedAttempt(attempt, imp, req, image.Status.HashReferences)
+	switch cause := context.Cause(attempt); {
+	case errors.Is(cause, errImportGone): // nobody wants it any more
+		return 0, nil
+	case errors.Is(cause, errImageGone):
+		return 0, c.fail(ctx, imp, began, cause)
 	case err == nil:
-		return 0, c.record(ctx, imp, out)
+		return 0, c.record(ctx, imp, began, out)
 	case context.Cause(ctx) != nil: // stopping: this was no attempt
 		return 0, err
 	default:
-		return 0, c.fail(ctx, imp, err)
+		return 0, c.fail(ctx, imp, began, err)
 	}
 }
 
@@ -84,8 +82,12 @@ func (c *Controller) timedAttempt(ctx context.Context, imp *v1beta1.ImageImport,
 		mirroredBytes.Add(float64(p.Bytes))
 	}
 	name, reason := "imported", ""
+	typed := (*importer.Error)(nil)
+	if err != nil && errors.As(context.Cause(ctx), &typed) {
+		err = typed // its own deadline, and not the source's fault
+	}
 	switch {
-	case err != nil && errors.Is(context.Cause(ctx), errDrained):
+	case err != nil && ctx.Err() != nil && typed == nil: // stopped, or not wanted any more
 		return out, err
 	case err != nil:
 		name, reason = "failed", string(importer.KindOf(err))
@@ -110,7 +112,7 @@ func (c *Controller) report(ctx context.Context, imp *v1beta1.ImageImport, lates
 		case <-ticker.C():
 		}
 		progress := latest.Load()
-		_, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
+		updated, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
 			status.NextAttemptTime = nil
 			if status.StartTime == nil {
 				status.StartTime = ptr.To(metav1.NewTime(began))
@@ -124,14 +126,22 @@ func (c *Controller) report(ctx context.Context, imp *v1beta1.ImageImport, lates
 			}
 			c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionUnknown, v1beta1.ReasonInProgress, message)
 		})
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			imp = updated
+		case ctx.Err() == nil && !apierrors.IsNotFound(err):
 			klog.FromContext(ctx).Error(err, "Could not write the progress of an import")
 		}
 	}
 }
 
-// errImageGone is why an import ends whose Image was deleted, made again or not.
-var errImageGone = errors.New("the Image was deleted while the import was under way; nothing was recorded")
+var (
+	// errImageGone is why an import ends whose Image was deleted, made again or not.
+	errImageGone error = &importer.Error{Kind: importer.Invalid,
+		Err: errors.New("the Image was deleted while the import was under way; nothing was recorded")}
+	// errImportGone is why an attempt ends whose ImageImport was deleted.
+	errImportGone = errors.New("the ImageImport was deleted")
+)
 
 // imageOf returns the Image that owns an import, errImageGone when it is not there any more.
 func (c *Controller) imageOf(ctx context.Context, imp *v1beta1.ImageImport) (*v1beta1.Image, error) {

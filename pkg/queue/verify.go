@@ -5,9 +5,11 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -23,11 +25,9 @@ func (c *Controller) Verify(ctx context.Context, imp *v1beta1.ImageImport) *v1be
 	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
 	imp = imp.DeepCopy()
-	out, err := c.attempt(ctx, request{
-		namespace: imp.Namespace, image: imp.Spec.TargetImage, importUID: imp.UID,
-		from: imp.Spec.From, insecure: ptr.Deref(imp.Spec.Insecure, false),
-	}, nil, func(importer.Progress) {})
+	out, err := c.verify(ctx, imp)
 	now := metav1.NewTime(c.Clock.Now())
+	out.ref.ImportedAt = now.Rfc3339Copy()
 	imp.Status.StartTime, imp.Status.CompletionTime = &now, &now
 	if err != nil {
 		message := shorten(err.Error())
@@ -40,4 +40,21 @@ func (c *Controller) Verify(ctx context.Context, imp *v1beta1.ImageImport) *v1be
 	imp.Status.HashReference = &out.ref
 	c.setCondition(&imp.Status.Conditions, imp.Generation, metav1.ConditionTrue, reason, message)
 	return imp
+}
+
+// verify is an attempt that copies nothing, within the limit of the host as every attempt.
+func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outcome, error) {
+	ref, err := importer.ParseReference(imp.Spec.From)
+	if err != nil {
+		return outcome{}, err
+	}
+	release, err := c.hosts.Acquire(ctx, ref.Host(), "verify "+string(uuid.NewUUID()))
+	if err != nil {
+		return outcome{}, &importer.Error{Kind: importer.Timeout, Err: fmt.Errorf("%s is busy with other imports; try again later", ref.Host())}
+	}
+	defer release()
+	return c.attempt(ctx, request{
+		namespace: imp.Namespace, image: imp.Spec.TargetImage, importUID: imp.UID,
+		from: imp.Spec.From, insecure: ptr.Deref(imp.Spec.Insecure, false),
+	}, nil, func(importer.Progress) {})
 }

@@ -158,7 +158,7 @@ func TestFailedImport(t *testing.T) {
 				bad.close()
 			}
 			s.createImport(t, namespace, "failing", v1beta1.ImageImportSpec{TargetImage: "app", From: bad.reference("app:" + tt.tag)})
-			// The last that is written of an attempt is the Image's condition.
+			s.awaitImport(t, namespace, "failing", func(imp *v1beta1.ImageImport) bool { return len(imp.Status.ImportAttempts) > 0 })
 			var after *v1beta1.Image
 			eventually(t, "the Image says that the import failed", func(context.Context) (bool, error) {
 				after = s.image(t, namespace, "app")

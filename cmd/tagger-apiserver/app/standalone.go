@@ -41,8 +41,12 @@ import (
 	"tagger.dev/tagger/pkg/version"
 )
 
-// adminName is who the token of a standalone server stands for.
-const adminName = "tagger-admin"
+const (
+	// adminName is who the token of a standalone server stands for.
+	adminName = "tagger-admin"
+	// adminGroup may do everything. It is not system:masters, which no limit of requests in flight holds for.
+	adminGroup = "tagger:admins"
+)
 
 // healthPaths may be read by anybody.
 var healthPaths = []string{"/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*"}
@@ -191,7 +195,7 @@ func (o *Options) genericConfig(listener net.Listener, etcd *embedded.Etcd, cert
 	config.PublicAddress = reachable(o.BindAddress)
 	config.AddReadyzChecks(healthz.NamedCheck("etcd-alarms", func(r *http.Request) error { return etcd.Check(r.Context()) }))
 
-	admin := &user.DefaultInfo{Name: adminName, UID: adminName, Groups: []string{user.AllAuthenticated, user.SystemPrivilegedGroup}}
+	admin := &user.DefaultInfo{Name: adminName, UID: adminName, Groups: []string{user.AllAuthenticated, adminGroup}}
 	health, err := path.NewAuthorizer(healthPaths)
 	if err != nil {
 		return nil, err
@@ -202,7 +206,7 @@ func (o *Options) genericConfig(listener net.Listener, etcd *embedded.Etcd, cert
 	)
 	config.Authorization.Authorizer, err = authzunion.New(
 		authzunion.NamedAuthorizer{AuthorizerName: "health", Authorizer: health},
-		authzunion.NamedAuthorizer{AuthorizerName: "admin", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)},
+		authzunion.NamedAuthorizer{AuthorizerName: "admin", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup, adminGroup)},
 	)
 	return config, err
 }

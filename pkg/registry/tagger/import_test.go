@@ -140,6 +140,7 @@ func TestImportStores(t *testing.T) {
 		Spec: tagger.ImageImportSpec{
 			TargetImage: "myapp", From: "nginx", Mirror: ptr.To(true), Insecure: ptr.To(false), TTLSecondsAfterFinished: ptr.To[int32](60),
 		},
+		Status: got.Status, // see TestCreate of imageimport
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("stored (-want +got):\n%s", diff)

@@ -129,7 +129,10 @@ func TestWriterIsAdmitted(t *testing.T) {
 		return s.writer.Create(ctx, s.images, image, theImage, &metav1.CreateOptions{DryRun: dryRun})
 	}
 	update := func(ctx context.Context, s *stores, dryRun []string) (runtime.Object, error) {
-		return s.writer.Update(ctx, s.images, theImage, func(obj runtime.Object) { obj.(*tagger.Image).Spec.From = "new" }, dryRun)
+		return s.writer.Update(ctx, s.images, theImage, func(obj runtime.Object) error {
+			obj.(*tagger.Image).Spec.From = "new"
+			return nil
+		}, dryRun)
 	}
 	tests := []struct {
 		name     string
@@ -227,7 +230,7 @@ func TestWriterUpdatesWhatOthersWrote(t *testing.T) {
 	s := newStores(t, setup{})
 	s.createImage(t, validImage())
 	calls := 0
-	obj, err := s.writer.Update(as(t, alice, "create", "imageimports", ""), s.images, theImage, func(obj runtime.Object) {
+	obj, err := s.writer.Update(as(t, alice, "create", "imageimports", ""), s.images, theImage, func(obj runtime.Object) error {
 		if calls++; calls == 1 {
 			if _, _, err := s.images.Update(as(t, "bob", "update", "images", "myapp"), "myapp",
 				change(func(i *tagger.Image) { i.Spec.Insecure = true }), nil, nil, false, &metav1.UpdateOptions{}); err != nil {
@@ -235,6 +238,7 @@ func TestWriterUpdatesWhatOthersWrote(t *testing.T) {
 			}
 		}
 		obj.(*tagger.Image).Spec.Suspend = true
+		return nil
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -248,7 +252,10 @@ func TestWriterUpdatesNothingThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	s := newStores(t, setup{})
 	_, err := s.writer.Update(as(t, alice, "create", "imageimports", ""), s.images, theImage,
-		func(runtime.Object) { t.Error("there is nothing to change") }, nil)
+		func(runtime.Object) error {
+			t.Error("there is nothing to change")
+			return nil
+		}, nil)
 	status := apierrors.APIStatus(nil)
 	if !apierrors.IsNotFound(err) || !errors.As(err, &status) {
 		t.Fatalf("error %v, want not found", err)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -98,6 +99,55 @@ func TestTakeBackSparesWhatWasTouched(t *testing.T) {
 				t.Errorf("the Image is %v", image)
 			}
 		})
+	}
+}
+
+// TestTakeBackSparesAChangedSchedule: what somebody changed since an import suspended the schedule stays as they want it.
+func TestTakeBackSparesAChangedSchedule(t *testing.T) {
+	t.Parallel()
+	for way, create := range creators {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			s := newStores(t, setup{})
+			s.createImage(t, &tagger.Image{
+				ObjectMeta: metav1.ObjectMeta{Name: "myapp", Namespace: namespace},
+				Spec:       tagger.ImageSpec{From: "nginx", RefreshInterval: &metav1.Duration{Duration: time.Hour}, HistoryLimit: ptr.To[int32](25)},
+			})
+			touch := func(ctx context.Context, obj runtime.Object) error {
+				if _, _, err := s.images.Update(as(t, "bob", "update", "images", "myapp"), "myapp",
+					change(func(i *tagger.Image) { i.Spec.Mirror = true }), nil, nil, false, &metav1.UpdateOptions{}); err != nil {
+					return err
+				}
+				return refuse(ctx, obj)
+			}
+			imp := requested(func(spec *tagger.ImageImportSpec) { spec.From = "other" })
+			if _, err := create(as(t, alice, "create", "imageimports", ""), s, imp, touch, nil); !apierrors.IsForbidden(err) {
+				t.Fatalf("error %v, want the refusal", err)
+			}
+			if image := s.image(t, "myapp"); !image.Spec.Suspend || !image.Spec.Mirror {
+				t.Errorf("the Image is %+v, want it as bob left it", image.Spec)
+			}
+		})
+	}
+}
+
+// TestTakenNameSuspendsNothing: an import whose name is taken does nothing to the Image, not even for a moment.
+func TestTakenNameSuspendsNothing(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, setup{})
+	s.createImage(t, &tagger.Image{
+		ObjectMeta: metav1.ObjectMeta{Name: "myapp", Namespace: namespace},
+		Spec:       tagger.ImageSpec{From: "nginx", RefreshInterval: &metav1.Duration{Duration: time.Hour}, HistoryLimit: ptr.To[int32](25)},
+	})
+	for _, from := range []string{"nginx", "other"} {
+		imp := requested(func(spec *tagger.ImageImportSpec) { spec.From = from })
+		_, err := s.imports.Create(as(t, alice, "create", "imageimports", ""), imp, nil, &metav1.CreateOptions{})
+		if (from == "other") != apierrors.IsAlreadyExists(err) {
+			t.Errorf("import from %s: %v", from, err)
+		}
+	}
+	if image := s.image(t, "myapp"); image.Spec.Suspend || image.Generation != 1 {
+		t.Errorf("the Image was touched: generation %d, suspend: %t", image.Generation, image.Spec.Suspend)
 	}
 }
 

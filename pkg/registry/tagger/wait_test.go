@@ -256,6 +256,10 @@ func TestImportPlaces(t *testing.T) {
 		call(alice)
 	}
 	atOnce := <-answers // has no place
+	if _, err := r.Create(as(t, alice, "create", "images/import", "myapp"), "myapp", &tagger.ImageImport{}, rest.ValidateAllObjectFunc,
+		&metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); !apierrors.IsTooManyRequests(err) {
+		t.Errorf("a dry run without a place: %v, want to be told to come later", err)
+	}
 	call("bob")
 	stored := make(chan string, places+2)
 	s.onImport(t, func(imp *tagger.ImageImport) { stored <- imp.Name })

@@ -68,8 +68,9 @@ type ImageStatus struct {
 	// +optional
 	// +listType=atomic
 	RecordedImports []HashReference `json:"recordedImports,omitempty"`
-	// The state of the Image. "Imported" is True when the last import recorded a reference, False with a typed reason and
-	// a message when the last attempt failed; what was recorded earlier stays valid.
+	// The state of the Image. "Imported" is True when the newest import recorded a reference, False with a typed reason and
+	// a message when its last attempt failed; what was recorded earlier stays valid. Its observedGeneration is the newest
+	// generation of the Image whose from, mirror and insecure were imported.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -173,7 +174,7 @@ type ImageImportStatus struct {
 	// +optional
 	// +listType=atomic
 	ImportAttempts []ImportAttempt `json:"importAttempts,omitempty"`
-	// The state of the import. "Imported" is Unknown while it runs or waits for another attempt, then True or False. The
+	// The state of the import. "Imported" is Unknown while it waits for an attempt or runs, then True or False. The
 	// reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid,
 	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed.
 	// +optional

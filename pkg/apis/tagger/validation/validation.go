@@ -9,8 +9,10 @@ import (
 	"strings"
 	"time"
 
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apimachineryvalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
@@ -21,6 +23,8 @@ const (
 	MinRefreshInterval = time.Minute
 	// MaxHistoryLimit is how many generations an Image keeps at most.
 	MaxHistoryLimit = 25
+	// MaxRecordedImports bounds what an Image remembers of imports that may be unfinished: far more than run at once.
+	MaxRecordedImports = 1000
 	// MaxReferenceLength is how many characters a reference may have.
 	MaxReferenceLength = 255
 )
@@ -57,7 +61,29 @@ func ValidateImageStatusUpdate(image, old *tagger.Image) field.ErrorList {
 	for i := range image.Status.HashReferences {
 		errs = append(errs, validateHashReference(&image.Status.HashReferences[i], status.Child("hashReferences").Index(i))...)
 	}
+	errs = append(errs, validateRecordedImports(image.Status.RecordedImports, status.Child("recordedImports"))...)
 	return append(errs, metav1validation.ValidateConditions(image.Status.Conditions, status.Child("conditions"))...)
+}
+
+// validateRecordedImports validates what an Image remembers of imports: by their UIDs, each once.
+func validateRecordedImports(recorded []tagger.HashReference, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if n := len(recorded); n > MaxRecordedImports {
+		errs = append(errs, field.TooMany(path, n, MaxRecordedImports))
+	}
+	seen := map[types.UID]bool{}
+	for i := range recorded {
+		uid, at := recorded[i].ImportUID, path.Index(i)
+		switch {
+		case uid == "":
+			errs = append(errs, field.Required(at.Child("importUID"), "name the import that was recorded"))
+		case seen[uid]:
+			errs = append(errs, field.Duplicate(at.Child("importUID"), uid))
+		}
+		seen[uid] = true
+		errs = append(errs, validateHashReference(&recorded[i], at)...)
+	}
+	return errs
 }
 
 func validateImageSpec(spec *tagger.ImageSpec, reference ReferenceValidator, path *field.Path) field.ErrorList {
@@ -120,6 +146,26 @@ func ValidateImageImportStatusUpdate(imp, old *tagger.ImageImport) field.ErrorLi
 	}
 	if imp.Status.HashReference != nil {
 		errs = append(errs, validateHashReference(imp.Status.HashReference, status.Child("hashReference"))...)
+	}
+	if progress := imp.Status.Progress; progress != nil {
+		for name, n := range map[string]int64{"blobs": progress.Blobs, "blobsTotal": progress.BlobsTotal,
+			"bytes": progress.Bytes, "bytesTotal": progress.BytesTotal} {
+			if n < 0 {
+				errs = append(errs, field.Invalid(status.Child("progress", name), n, "must not be negative"))
+			}
+		}
+	}
+	if claim := imp.Status.Claim; claim != nil && claim.Holder == "" {
+		errs = append(errs, field.Required(status.Child("claim", "holder"), "name the server that works at the import"))
+	}
+	if old.Status.CompletionTime != nil { // it would run again
+		const ended = "cannot be changed once the import has ended"
+		if !old.Status.CompletionTime.Equal(imp.Status.CompletionTime) {
+			errs = append(errs, field.Forbidden(status.Child("completionTime"), ended))
+		}
+		if !apiequality.Semantic.DeepEqual(old.Status.HashReference, imp.Status.HashReference) {
+			errs = append(errs, field.Forbidden(status.Child("hashReference"), ended))
+		}
 	}
 	return append(errs, metav1validation.ValidateConditions(imp.Status.Conditions, status.Child("conditions"))...)
 }

@@ -326,6 +326,35 @@ func TestValidateStatusUpdates(t *testing.T) {
 			},
 		},
 		{
+			name: "remembered imports",
+			errs: ofImage(tagger.ImageStatus{RecordedImports: []tagger.HashReference{
+				{ImportUID: "a", ImageReference: "x"}, {ImageReference: "x"}, {ImportUID: "a"},
+			}}),
+			want: []problem{
+				{field.ErrorTypeRequired, "status.recordedImports[1].importUID", "name the import"},
+				{field.ErrorTypeDuplicate, "status.recordedImports[2].importUID", ""},
+				{field.ErrorTypeRequired, "status.recordedImports[2].imageReference", "names what to run"},
+			},
+		},
+		{
+			name: "negative progress, and nobody's claim",
+			errs: ofImport(tagger.ImageImportStatus{Progress: &tagger.ImportProgress{Blobs: -1}, Claim: &tagger.ImportClaim{}}),
+			want: []problem{
+				{field.ErrorTypeInvalid, "status.progress.blobs", "not be negative"},
+				{field.ErrorTypeRequired, "status.claim.holder", "name the server"},
+			},
+		},
+		{
+			name: "an import that has ended is started again",
+			errs: ValidateImageImportStatusUpdate(imageImport(nil), imageImport(func(i *tagger.ImageImport) {
+				i.Status = tagger.ImageImportStatus{CompletionTime: ptr.To(metav1.Unix(1, 0)), HashReference: &reference}
+			})),
+			want: []problem{
+				{field.ErrorTypeForbidden, "status.completionTime", "once the import has ended"},
+				{field.ErrorTypeForbidden, "status.hashReference", "once the import has ended"},
+			},
+		},
+		{
 			name: "ten attempts",
 			errs: ofImport(tagger.ImageImportStatus{ImportAttempts: make([]tagger.ImportAttempt, 10), HashReference: &reference}),
 		},

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/names"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -33,6 +34,7 @@ type Strategy struct {
 	runtime.ObjectTyper
 	names.NameGenerator
 	reference validation.ReferenceValidator
+	clock     clock.PassiveClock
 }
 
 var (
@@ -43,8 +45,8 @@ var (
 )
 
 // NewStrategy returns the strategy of ImageImports; reference says which values of spec.from are valid.
-func NewStrategy(typer runtime.ObjectTyper, reference validation.ReferenceValidator) Strategy {
-	return Strategy{ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, reference: reference}
+func NewStrategy(typer runtime.ObjectTyper, reference validation.ReferenceValidator, clk clock.PassiveClock) Strategy {
+	return Strategy{ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, reference: reference, clock: clk}
 }
 
 // NamespaceScoped is true.
@@ -57,11 +59,15 @@ func (Strategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
 	}
 }
 
-// PrepareForCreate drops what only Tagger writes.
-func (Strategy) PrepareForCreate(_ context.Context, obj runtime.Object) {
+// PrepareForCreate drops what only Tagger writes, and says that the import waits for its first attempt.
+func (s Strategy) PrepareForCreate(_ context.Context, obj runtime.Object) {
 	imp := obj.(*tagger.ImageImport)
-	imp.Status = tagger.ImageImportStatus{}
 	imp.Generation = 1
+	imp.Status = tagger.ImageImportStatus{Conditions: []metav1.Condition{{
+		Type: v1beta1.ConditionImported, Status: metav1.ConditionUnknown, Reason: v1beta1.ReasonPending,
+		Message:            "the first attempt has not begun",
+		ObservedGeneration: imp.Generation, LastTransitionTime: metav1.NewTime(s.clock.Now()),
+	}}}
 }
 
 // PrepareForUpdate keeps the status. The spec is immutable, so the generation stays; an absent field of an update is what was
@@ -69,6 +75,7 @@ func (Strategy) PrepareForCreate(_ context.Context, obj runtime.Object) {
 func (Strategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
 	imp, oldImp := obj.(*tagger.ImageImport), old.(*tagger.ImageImport)
 	imp.Status = oldImp.Status
+	keepController(imp, oldImp)
 	if imp.Spec.From == "" {
 		imp.Spec.From = oldImp.Spec.From
 	}
@@ -77,6 +84,15 @@ func (Strategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
 	}
 	if imp.Spec.Insecure == nil {
 		imp.Spec.Insecure = oldImp.Spec.Insecure
+	}
+}
+
+// keepController has an import belong to its Image for ever: an update that names no controller, as that of a manifest does,
+// must not part them.
+func keepController(imp, old *tagger.ImageImport) {
+	controller := metav1.GetControllerOf(old)
+	if controller != nil && metav1.GetControllerOf(imp) == nil {
+		imp.OwnerReferences = append(imp.OwnerReferences, *controller)
 	}
 }
 

@@ -6,6 +6,7 @@ package imageimport
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/rest"
+	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -29,12 +31,18 @@ func newStrategy() Strategy {
 			return errors.New("write host/repository:tag")
 		}
 		return nil
-	})
+	}, clocktesting.NewFakePassiveClock(time.Unix(2, 0)))
 }
+
+var (
+	theImage = metav1.OwnerReference{APIVersion: "tagger.dev/v1beta1", Kind: "Image", Name: "myapp", UID: "image", Controller: ptr.To(true)}
+	other    = metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "other", UID: "other"}
+)
 
 func object(change func(*tagger.ImageImport)) *tagger.ImageImport {
 	imp := &tagger.ImageImport{
-		ObjectMeta: metav1.ObjectMeta{Name: "myapp-0", Namespace: "ns", UID: "uid", ResourceVersion: "7", Generation: 1},
+		ObjectMeta: metav1.ObjectMeta{Name: "myapp-0", Namespace: "ns", UID: "uid", ResourceVersion: "7", Generation: 1,
+			OwnerReferences: []metav1.OwnerReference{theImage}},
 		Spec: tagger.ImageImportSpec{
 			TargetImage: "myapp", From: "quay.io/company/myapp:latest", Mirror: ptr.To(true), Insecure: ptr.To(false),
 			TTLSecondsAfterFinished: ptr.To[int32](3600),
@@ -51,7 +59,12 @@ func TestCreate(t *testing.T) {
 	t.Parallel()
 	got := object(func(i *tagger.ImageImport) { i.Generation = 9 })
 	newStrategy().PrepareForCreate(t.Context(), got)
-	want := object(func(i *tagger.ImageImport) { i.Status = tagger.ImageImportStatus{} })
+	want := object(func(i *tagger.ImageImport) {
+		i.Status = tagger.ImageImportStatus{Conditions: []metav1.Condition{{
+			Type: "Imported", Status: metav1.ConditionUnknown, Reason: "Pending", Message: "the first attempt has not begun",
+			ObservedGeneration: 1, LastTransitionTime: metav1.Unix(2, 0),
+		}}}
+	})
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("created (-want +got):\n%s", diff)
 	}
@@ -68,6 +81,16 @@ func TestUpdate(t *testing.T) {
 		refused bool
 	}{
 		{name: "nothing", update: newStrategy()},
+		{
+			name:   "owners without the Image, which stays one",
+			update: newStrategy(),
+			change: func(i *tagger.ImageImport) {
+				i.OwnerReferences = []metav1.OwnerReference{other}
+			},
+			want: func(i *tagger.ImageImport) {
+				i.OwnerReferences = []metav1.OwnerReference{other, theImage}
+			},
+		},
 		{
 			name:   "the manifest that it was created from, applied again",
 			update: newStrategy(),

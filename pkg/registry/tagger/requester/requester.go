@@ -91,8 +91,8 @@ func (w *Writer) Create(ctx context.Context, store rest.Creater, obj runtime.Obj
 }
 
 // Update applies change to the stored object, admits the outcome as the user of the context and stores it. A conflict with
-// another writer is tried again on what that one wrote.
-func (w *Writer) Update(ctx context.Context, store rest.Updater, target Target, change func(runtime.Object),
+// another writer is tried again on what that one wrote. An error of change ends it, and is returned as it is.
+func (w *Writer) Update(ctx context.Context, store rest.Updater, target Target, change func(runtime.Object) error,
 	dryRunOption []string) (runtime.Object, error) {
 	ctx = target.context(ctx, "update")
 	options := &metav1.UpdateOptions{DryRun: dryRunOption}
@@ -101,7 +101,9 @@ func (w *Writer) Update(ctx context.Context, store rest.Updater, target Target, 
 			return nil, apierrors.NewNotFound(target.Resource.GroupResource(), target.Name)
 		}
 		obj := old.DeepCopyObject()
-		change(obj)
+		if err := change(obj); err != nil {
+			return nil, err
+		}
 		if admit, ok := w.admission.(admission.MutationInterface); ok && w.admission.Handles(admission.Update) {
 			attributes := w.attributes(ctx, obj, old, target, admission.Update, options, dryRun(dryRunOption))
 			if err := admit.Admit(ctx, attributes, w.interfaces); err != nil {

@@ -101,23 +101,40 @@ func (r *ImportREST) Create(ctx context.Context, name string, obj runtime.Object
 			return nil, err
 		}
 	}
-	imp, err := r.store(ctx, name, namespace, requested, options)
-	if err != nil {
-		return nil, err
-	}
-	if len(options.DryRun) > 0 {
-		return r.verifier.Verify(ctx, imp)
-	}
 	user := ""
 	if info, ok := request.UserFrom(ctx); ok {
 		user = info.GetName()
 	}
 	release, free := r.waits.TryAcquire(user)
-	if !free {
+	if free {
+		defer release()
+	}
+	dryRun := len(options.DryRun) > 0
+	if dryRun && !free { // it has nothing to hand off
+		return nil, apierrors.NewTooManyRequests(fmt.Sprintf("%d imports of yours are waited for already; try again later", maxWaitsPerUser), 1)
+	}
+	imp, err := r.store(ctx, name, namespace, requested, options)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithDeadline(ctx, r.end(ctx, began))
+	defer cancel()
+	switch {
+	case dryRun:
+		return r.verifier.Verify(ctx, imp)
+	case !free:
 		return imp, nil
 	}
-	defer release()
-	return r.wait(ctx, imp, began), nil
+	return r.wait(ctx, imp), nil
+}
+
+// end returns when a request that began at a time is answered at the latest.
+func (*ImportREST) end(ctx context.Context, began time.Time) time.Time {
+	end := began.Add(maxWait)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-answerTime).Before(end) {
+		end = deadline.Add(-answerTime)
+	}
+	return end
 }
 
 // matchPath checks that a body names nothing else than the path does.
@@ -193,13 +210,8 @@ func suffix() string {
 
 // wait returns the import when it is settled, or as far as it came when waiting must end. That a wait fails is no failure of
 // the import: the client follows the stored object.
-func (r *ImportREST) wait(ctx context.Context, imp *tagger.ImageImport, began time.Time) *tagger.ImageImport {
-	end := began.Add(maxWait)
-	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-answerTime).Before(end) {
-		end = deadline.Add(-answerTime)
-	}
-	ctx, cancel := context.WithDeadline(importContext(ctx, imp), end)
-	defer cancel()
+func (r *ImportREST) wait(ctx context.Context, imp *tagger.ImageImport) *tagger.ImageImport {
+	ctx = importContext(ctx, imp)
 	watcher, err := r.imports.Watch(ctx, &metainternalversion.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector("metadata.name", imp.Name),
 		ResourceVersion: imp.ResourceVersion,

@@ -37,6 +37,7 @@ type SameReference func(a, b string) bool
 
 // binder binds an import that is being created to its Image.
 type binder struct {
+	imports   rest.Getter
 	images    ImageStore
 	writer    *requester.Writer
 	reference validation.ReferenceValidator
@@ -51,6 +52,12 @@ func (b *binder) beginCreate(ctx context.Context, obj runtime.Object, options *m
 	spec := field.NewPath("spec")
 	if errs := validation.ValidateImageImportSpec(&imp.Spec, b.reference, spec); len(errs) > 0 {
 		return nil, invalid(imp, errs)
+	}
+	// Nothing is done to the Image for an import whose name is taken.
+	if imp.Name != "" {
+		if _, err := b.imports.Get(ctx, imp.Name, &metav1.GetOptions{}); err == nil {
+			return nil, apierrors.NewAlreadyExists(tagger.Resource("imageimports"), imp.Name)
+		}
 	}
 	finish := func(context.Context, bool) {}
 	image, err := b.image(ctx, imp.Spec.TargetImage)
@@ -146,16 +153,23 @@ func (b *binder) override(ctx context.Context, imp *tagger.ImageImport, image *t
 	if !otherSource || image.Spec.RefreshInterval == nil || image.Spec.Suspend {
 		return image, nothing, nil
 	}
-	suspend := func(suspended bool) func(runtime.Object) {
-		return func(obj runtime.Object) { obj.(*tagger.Image).Spec.Suspend = suspended }
-	}
-	obj, err := b.writer.Update(ctx, b.images, target, suspend(true), options.DryRun)
+	obj, err := b.writer.Update(ctx, b.images, target, func(obj runtime.Object) error {
+		obj.(*tagger.Image).Spec.Suspend = true
+		return nil
+	}, options.DryRun)
 	if err != nil {
 		return nil, nil, err
 	}
-	image = obj.(*tagger.Image)
-	return image, undo(image, options, func(ctx context.Context) error {
-		_, err := b.writer.Update(ctx, b.images, target, suspend(false), nil)
+	suspended := obj.(*tagger.Image)
+	return suspended, undo(suspended, options, func(ctx context.Context) error {
+		_, err := b.writer.Update(ctx, b.images, target, func(obj runtime.Object) error {
+			image := obj.(*tagger.Image)
+			if image.UID != suspended.UID || image.Generation != suspended.Generation {
+				return apierrors.NewConflict(tagger.Resource("images"), image.Name, errors.New("somebody else changed it since"))
+			}
+			image.Spec.Suspend = false
+			return nil
+		}, nil)
 		return err
 	}), nil
 }

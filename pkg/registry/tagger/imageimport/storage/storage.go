@@ -35,7 +35,7 @@ var (
 // NewREST returns the storage of imageimports and of imageimports/status; images is the storage of Images.
 func NewREST(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, reference validation.ReferenceValidator,
 	images ImageStore, writer *requester.Writer, same SameReference, clk clock.PassiveClock) (*REST, *StatusREST, error) {
-	strategy := imageimport.NewStrategy(typer, reference)
+	strategy := imageimport.NewStrategy(typer, reference, clk)
 	binder := &binder{images: images, writer: writer, reference: reference, same: same}
 	store := &registry.Store{
 		NewFunc:                   func() runtime.Object { return &tagger.ImageImport{} },
@@ -52,6 +52,7 @@ func NewREST(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, refere
 
 		TableConvertor: imageimport.TableConvertor{Now: clk.Now},
 	}
+	binder.imports = store
 	if err := store.CompleteWithOptions(&generic.StoreOptions{RESTOptions: getter, AttrFunc: imageimport.GetAttrs}); err != nil {
 		return nil, nil, err
 	}
