@@ -3049,7 +3049,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageImportStatus(ref common.ReferenceCallba
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "The state of the import. \"Imported\" is Unknown while it runs or waits for another attempt, then True or False. The reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid, UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed.",
+							Description: "The state of the import. \"Imported\" is Unknown while it waits for an attempt or runs, then True or False. The reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid, UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
@@ -3262,7 +3262,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageStatus(ref common.ReferenceCallback) co
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "The state of the Image. \"Imported\" is True when the last import recorded a reference, False with a typed reason and a message when the last attempt failed; what was recorded earlier stays valid.",
+							Description: "The state of the Image. \"Imported\" is True when the newest import recorded a reference, False with a typed reason and a message when its last attempt failed; what was recorded earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were imported.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{

@@ -19,7 +19,7 @@ type ImageImportStatusApplyConfiguration struct {
 	HashReference *HashReferenceApplyConfiguration `json:"hashReference,omitempty"`
 	// Every attempt, oldest first, at most ten. An import is tried again with growing pauses unless the failure cannot heal.
 	ImportAttempts []ImportAttemptApplyConfiguration `json:"importAttempts,omitempty"`
-	// The state of the import. "Imported" is Unknown while it runs or waits for another attempt, then True or False. The
+	// The state of the import. "Imported" is Unknown while it waits for an attempt or runs, then True or False. The
 	// reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid,
 	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`

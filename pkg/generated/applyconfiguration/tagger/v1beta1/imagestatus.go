@@ -20,8 +20,9 @@ type ImageStatusApplyConfiguration struct {
 	// What was recorded for imports whose own status may not say so yet: makes sure that an import that was interrupted is
 	// recorded once. For Tagger's own use; an entry goes when its import has finished.
 	RecordedImports []HashReferenceApplyConfiguration `json:"recordedImports,omitempty"`
-	// The state of the Image. "Imported" is True when the last import recorded a reference, False with a typed reason and
-	// a message when the last attempt failed; what was recorded earlier stays valid.
+	// The state of the Image. "Imported" is True when the newest import recorded a reference, False with a typed reason and
+	// a message when its last attempt failed; what was recorded earlier stays valid. Its observedGeneration is the newest
+	// generation of the Image whose from, mirror and insecure were imported.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 }
 
