@@ -23,6 +23,9 @@ type Backend interface {
 	Resolve(ctx context.Context, repo Repository, tag string) (ocispec.Descriptor, error)
 	// Manifest opens a manifest; its descriptor carries the media type.
 	Manifest(ctx context.Context, repo Repository, dgst digest.Digest) (Content, error)
+	// Referrers returns the manifests of the repository whose subject is the given
+	// one, with artifact type and annotations; none where that is not there.
+	Referrers(ctx context.Context, repo Repository, subject digest.Digest) ([]ocispec.Descriptor, error)
 	// Blob opens a blob.
 	Blob(ctx context.Context, repo Repository, dgst digest.Digest) (Content, error)
 }

@@ -5,14 +5,18 @@ package distribution
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/klog/v2"
 )
 
@@ -77,6 +81,12 @@ func (h *handler) handle(r *http.Request) (respond func(http.ResponseWriter), er
 			return nil, fmt.Errorf("opening %s: %w", req.path(), err)
 		}
 		return func(w http.ResponseWriter) { serveContent(w, r, content) }, nil
+	case kindReferrers:
+		referrers, err := h.backend.Referrers(r.Context(), req.repo, req.digest)
+		if err != nil {
+			return nil, fmt.Errorf("listing %s: %w", req.path(), err)
+		}
+		return func(w http.ResponseWriter) { serveReferrers(w, r, referrers) }, nil
 	default:
 		return servePing, nil
 	}
@@ -104,6 +114,21 @@ func (h *handler) open(ctx context.Context, req request) (Content, error) {
 func servePing(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, "{}") // an error here means that the client is gone
+}
+
+// serveReferrers sends the index of referrers, of one artifact type where that is
+// asked for.
+func serveReferrers(w http.ResponseWriter, r *http.Request, referrers []ocispec.Descriptor) {
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: referrers}
+	if wanted := r.URL.Query().Get("artifactType"); wanted != "" {
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+		index.Manifests = slices.DeleteFunc(slices.Clone(referrers), func(d ocispec.Descriptor) bool { return d.ArtifactType != wanted })
+	}
+	if index.Manifests == nil {
+		index.Manifests = []ocispec.Descriptor{} // clients expect a list
+	}
+	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+	_ = json.NewEncoder(w).Encode(index) // an error here means that the client is gone
 }
 
 // serveContent sends content and closes it. Ranges, preconditions and HEAD are

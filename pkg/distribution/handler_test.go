@@ -58,6 +58,15 @@ func (memory) Manifest(_ context.Context, repo Repository, dgst digest.Digest) (
 	return newText(manifestText, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: dgst}), nil
 }
 
+func (memory) Referrers(_ context.Context, repo Repository, subject digest.Digest) ([]ocispec.Descriptor, error) {
+	if repo != repoApp || subject != manifestDigest {
+		return nil, nil
+	}
+	return []ocispec.Descriptor{
+		{MediaType: "m", Digest: blobDigest, Size: 1, ArtifactType: "a/sbom"}, {MediaType: "m", Digest: brokenDigest, Size: 2, ArtifactType: "a/sig"},
+	}, nil
+}
+
 func (memory) Blob(_ context.Context, repo Repository, dgst digest.Digest) (Content, error) {
 	switch {
 	case repo == repoApp && dgst == blobDigest:
@@ -109,6 +118,7 @@ type answer struct {
 	Range       string
 	Challenge   string
 	Allow       string
+	Filters     string
 }
 
 func errorAnswer(status int, code, message string) answer {
@@ -136,6 +146,17 @@ func TestHandler(t *testing.T) {
 		a.Status, a.Body, a.Range = status, body, contentRange
 		return a
 	}
+	referrers := func(descriptors string) answer {
+		return answer{Status: 200, ContentType: ocispec.MediaTypeImageIndex,
+			Body: `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[` + descriptors + "]}\n"}
+	}
+	sbom := `{"mediaType":"m","digest":"` + blobDigest.String() + `","size":1,"artifactType":"a/sbom"}`
+	sig := `{"mediaType":"m","digest":"` + brokenDigest.String() + `","size":2,"artifactType":"a/sig"}`
+	filtered := func(a answer) answer {
+		a.Filters = "artifactType"
+		return a
+	}
+	referrersPath := "/v2/ns/app/referrers/" + manifestDigest.String()
 	blobPath := "/v2/ns/app/blobs/" + blobDigest.String()
 	tests := []struct {
 		name   string
@@ -176,7 +197,12 @@ func TestHandler(t *testing.T) {
 		{name: "dots", path: "/v2/ns/../app/manifests/latest", want: of(ErrNameInvalid)},
 		{name: "escaped slash", path: "/v2/ns%2fapp/x/manifests/latest", want: of(ErrNameInvalid)},
 		{name: "invalid digest", path: "/v2/ns/app/blobs/sha256:x", want: of(ErrDigestInvalid)},
-		{name: "referrers", path: "/v2/ns/app/referrers/" + manifestDigest.String(), want: of(ErrEndpointUnknown)},
+		{name: "referrers", path: referrersPath, want: referrers(sbom + "," + sig)},
+		{name: "referrers of one type", path: referrersPath + "?artifactType=a/sig", want: filtered(referrers(sig))},
+		{name: "referrers of no type", path: referrersPath + "?artifactType=b", want: filtered(referrers(""))},
+		{name: "referrers of nothing", path: "/v2/ns/other/referrers/" + manifestDigest.String(), want: referrers("")},
+		{name: "referrers, denied", path: referrersPath, header: bearer("none"), want: of(ErrNameUnknown)},
+		{name: "referrers of no digest", path: "/v2/ns/app/referrers/latest", want: of(ErrDigestInvalid)},
 		{name: "push", method: http.MethodPost, path: "/v2/ns/app/blobs/uploads/", want: of(ErrUnsupported)},
 		{name: "failure", path: "/v2/ns/app/manifests/fails", want: of(ErrInternal)},
 		{name: "panic", path: "/v2/ns/app/manifests/panics", want: of(ErrInternal)},
@@ -227,6 +253,7 @@ func TestHandler(t *testing.T) {
 				Range:       header.Get("Content-Range"),
 				Challenge:   header.Get("WWW-Authenticate"),
 				Allow:       header.Get("Allow"),
+				Filters:     header.Get("OCI-Filters-Applied"),
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

@@ -25,6 +25,8 @@ const (
 	kindManifest
 	// kindBlob is GET /v2/<name>/blobs/<digest>.
 	kindBlob
+	// kindReferrers is GET /v2/<name>/referrers/<digest>, "Listing Referrers".
+	kindReferrers
 )
 
 // request is a request of the specification, free of HTTP. Every field that its
@@ -33,7 +35,8 @@ type request struct {
 	kind kind
 	// repo is the zero Repository with kindPing.
 	repo Repository
-	// tag or digest is set with kindManifest, digest with kindBlob.
+	// tag or digest is set with kindManifest, digest with kindBlob and
+	// kindReferrers.
 	tag    string
 	digest digest.Digest
 }
@@ -77,18 +80,24 @@ func parseRequest(method, escapedPath string) (request, error) {
 		}
 		return parseManifestRequest(repo, reference)
 	case "blobs":
-		repo, err := repositoryOf(name)
-		if err != nil {
-			return request{}, err
-		}
-		dgst, err := parseDigest(reference)
-		if err != nil {
-			return request{}, err
-		}
-		return request{kind: kindBlob, repo: repo, digest: dgst}, nil
+		return parseDigestRequest(kindBlob, name, reference)
+	case "referrers":
+		return parseDigestRequest(kindReferrers, name, reference)
 	default:
 		return request{}, ErrEndpointUnknown
 	}
+}
+
+func parseDigestRequest(kind kind, name []string, reference string) (request, error) {
+	repo, err := repositoryOf(name)
+	if err != nil {
+		return request{}, err
+	}
+	dgst, err := parseDigest(reference)
+	if err != nil {
+		return request{}, err
+	}
+	return request{kind: kind, repo: repo, digest: dgst}, nil
 }
 
 // repositoryOf takes the name's segments one by one: joining them first would
@@ -129,6 +138,8 @@ func (r request) path() string {
 		return pathPrefix + r.repo.String() + "/manifests/" + reference
 	case kindBlob:
 		return pathPrefix + r.repo.String() + "/blobs/" + r.digest.String()
+	case kindReferrers:
+		return pathPrefix + r.repo.String() + "/referrers/" + r.digest.String()
 	default:
 		return pathPrefix
 	}

@@ -50,6 +50,10 @@ func TestRequests(t *testing.T) {
 			want: request{kind: kindBlob, repo: repoApp, digest: digest.Digest("sha256:" + hex256)},
 		},
 		{
+			name: "referrers", path: "/v2/ns/app/referrers/sha256:" + hex256,
+			want: request{kind: kindReferrers, repo: repoApp, digest: digest.Digest("sha256:" + hex256)},
+		},
+		{
 			name: "repeated separators", path: "/v2/a--b/c__d.e/manifests/v1",
 			want: request{kind: kindManifest, repo: Repository{Namespace: "a--b", Name: "c__d.e"}, tag: "v1"},
 		},
@@ -105,7 +109,6 @@ func TestRequestsRefused(t *testing.T) {
 		{name: "double slash behind", path: "/v2//", want: ErrEndpointUnknown},
 		{name: "catalog", path: "/v2/_catalog", want: ErrEndpointUnknown},
 		{name: "tags", path: "/v2/ns/app/tags/list", want: ErrEndpointUnknown},
-		{name: "referrers", path: "/v2/ns/app/referrers/sha256:" + hex256, want: ErrEndpointUnknown},
 		{name: "uploads", path: "/v2/ns/app/blobs/uploads/", want: ErrEndpointUnknown},
 		{name: "trailing slash", path: "/v2/ns/app/manifests/latest/", want: ErrEndpointUnknown},
 		{name: "double slash before the tag", path: "/v2/ns/app/manifests//latest", want: ErrEndpointUnknown},

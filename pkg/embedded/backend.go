@@ -4,9 +4,15 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -64,6 +70,61 @@ func (s *Store) Blob(ctx context.Context, repo distribution.Repository, dgst dig
 	}
 	opened.desc.MediaType = "" // a manifest read as a blob is bytes
 	return opened, nil
+}
+
+// Referrers implements distribution.Backend.
+func (s *Store) Referrers(ctx context.Context, repo distribution.Repository, subject digest.Digest) ([]ocispec.Descriptor, error) {
+	inside, err := namespaced(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.held(inside, repo, subject)
+	if errdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var found []ocispec.Descriptor
+	for key, value := range info.Labels {
+		if !strings.HasPrefix(key, referrerLabelPrefix) {
+			continue
+		}
+		d, err := s.describe(ctx, repo, digest.Digest(value))
+		switch {
+		case errors.Is(err, distribution.ErrManifestUnknown): // another repository's
+			continue
+		case err != nil:
+			return nil, err
+		}
+		found = append(found, d)
+	}
+	slices.SortFunc(found, func(a, b ocispec.Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
+	return found, nil
+}
+
+// describe returns the descriptor of a referrer as the specification has it in
+// the list of those, section "Listing Referrers".
+func (s *Store) describe(ctx context.Context, repo distribution.Repository, dgst digest.Digest) (ocispec.Descriptor, error) {
+	opened, err := s.Manifest(ctx, repo, dgst)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer opened.Close()
+	d := opened.Descriptor()
+	var manifest struct {
+		ArtifactType string              `json:"artifactType"`
+		Config       *ocispec.Descriptor `json:"config"`
+		Annotations  map[string]string   `json:"annotations"`
+	}
+	if err := json.NewDecoder(io.NewSectionReader(opened, 0, d.Size)).Decode(&manifest); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("reading %s: %w", dgst, err)
+	}
+	d.ArtifactType, d.Annotations = manifest.ArtifactType, manifest.Annotations
+	if d.ArtifactType == "" && manifest.Config != nil {
+		d.ArtifactType = manifest.Config.MediaType
+	}
+	return d, nil
 }
 
 func (s *Store) open(ctx context.Context, repo distribution.Repository, dgst digest.Digest) (*openContent, error) {

@@ -146,7 +146,11 @@ func pushIndex(t *testing.T, repo *Repository, index v1.ImageIndex, tags ...stri
 		send(mediaType, must(image.RawManifest()))
 	})
 	root := send(types.OCIImageIndex, must(index.RawManifest()))
-	if err := repo.Commit(t.Context(), root.Digest, tags...); err != nil {
+	named := map[string]digest.Digest{}
+	for _, tag := range tags {
+		named[tag] = root.Digest
+	}
+	if err := repo.Commit(t.Context(), named); err != nil {
 		t.Fatal(err)
 	}
 	return root

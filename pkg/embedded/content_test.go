@@ -95,7 +95,11 @@ func push(t *testing.T, repo *Repository, items ...item) {
 
 func commit(t *testing.T, repo *Repository, root item, tags ...string) {
 	t.Helper()
-	if err := repo.Commit(t.Context(), root.desc.Digest, tags...); err != nil {
+	named := map[string]digest.Digest{}
+	for _, tag := range tags {
+		named[tag] = root.desc.Digest
+	}
+	if err := repo.Commit(t.Context(), named); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,12 +6,14 @@ package embedded
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"tagger.dev/tagger/pkg/distribution"
@@ -30,6 +32,9 @@ const (
 	// optionalReferenceLabelPrefix names content that is kept when it is there
 	// and not missed when it is not: layers that may not be distributed.
 	optionalReferenceLabelPrefix = referenceLabelPrefix + "optional."
+	// referrerLabelPrefix and a digest make the key of the label that a manifest
+	// has for each one that refers to it, which it holds.
+	referrerLabelPrefix = optionalReferenceLabelPrefix + "referrer."
 )
 
 // maxManifestSize bounds what is held in memory to be parsed, in bytes. It is
@@ -80,6 +85,18 @@ func manifestLabels(ctx context.Context, desc ocispec.Descriptor, manifest []byt
 		labels[fmt.Sprintf("%s%d", prefix, i)] = child.Digest.String()
 	}
 	return labels, nil
+}
+
+// subjectOf returns the digest of what a manifest refers to, if it is one that
+// can be there.
+func subjectOf(manifest []byte) digest.Digest {
+	var document struct {
+		Subject *ocispec.Descriptor `json:"subject"`
+	}
+	if json.Unmarshal(manifest, &document) != nil || document.Subject == nil || document.Subject.Digest.Validate() != nil {
+		return ""
+	}
+	return document.Subject.Digest
 }
 
 // bytesProvider is a content.Provider of one content, already in memory.

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"slices"
 	"strings"
 	"sync"
 
@@ -143,6 +142,7 @@ func (r *Repository) push(ctx context.Context, desc ocispec.Descriptor, reader i
 		return err
 	}
 	labels := map[string]string{repositoryLabel(r.name.Name): "true"}
+	var subject digest.Digest
 	if isManifest(desc.MediaType) {
 		manifest, err := readManifest(desc, reader)
 		if err != nil {
@@ -153,13 +153,28 @@ func (r *Repository) push(ctx context.Context, desc ocispec.Descriptor, reader i
 			return err
 		}
 		maps.Copy(labels, more)
+		subject = subjectOf(manifest)
 		reader = bytes.NewReader(manifest)
 	}
 	if err := r.store.write(ctx, desc, reader, labels); err != nil {
 		return err
 	}
 	// What was there already keeps its labels, and gets these.
-	return r.store.label(ctx, desc.Digest, labels)
+	if err := r.store.label(ctx, desc.Digest, labels); err != nil || subject == "" {
+		return err
+	}
+	return r.refer(ctx, desc.Digest, subject)
+}
+
+// refer lets a manifest be found by its subject, and be held by it, where the
+// repository has that.
+func (r *Repository) refer(ctx context.Context, referrer, subject digest.Digest) error {
+	if _, err := r.store.held(ctx, r.name, subject); errdefs.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return r.store.label(ctx, subject, map[string]string{referrerLabelPrefix + referrer.String(): referrer.String()})
 }
 
 // readManifest reads a manifest into memory, and checks it here already because
@@ -298,31 +313,34 @@ func (s *Store) held(ctx context.Context, repo distribution.Repository, dgst dig
 	return info, nil
 }
 
-// Commit points tags at root, all of them or none, and ends the protection of
-// what was pushed and mounted through r. It fails with
-// errdefs.ErrFailedPrecondition unless everything below root is there.
-func (r *Repository) Commit(ctx context.Context, root digest.Digest, tags ...string) error {
-	complete, err := r.Complete(ctx, root)
+// Commit points each tag at its manifest, all of them or none, and ends the
+// protection of what was pushed and mounted through r. It fails with
+// errdefs.ErrFailedPrecondition unless everything below the manifests is there.
+func (r *Repository) Commit(ctx context.Context, tags map[string]digest.Digest) error {
+	inside, err := namespaced(ctx, r.name)
 	if err != nil {
 		return err
 	}
-	if !complete {
-		return fmt.Errorf("committing %s to %s: %w: content is missing", root, r.name, errdefs.ErrFailedPrecondition)
+	targets := map[string]ocispec.Descriptor{}
+	for tag, root := range tags {
+		complete, err := r.Complete(ctx, root)
+		if err != nil {
+			return err
+		}
+		if !complete {
+			return fmt.Errorf("committing %s to %s: %w: content is missing", root, r.name, errdefs.ErrFailedPrecondition)
+		}
+		info, err := r.store.held(inside, r.name, root)
+		if err != nil {
+			return err
+		}
+		targets[tag] = ocispec.Descriptor{MediaType: info.Labels[mediaTypeLabel], Digest: root, Size: info.Size}
 	}
-	ctx, err = namespaced(ctx, r.name)
-	if err != nil {
-		return err
-	}
-	info, err := r.store.held(ctx, r.name, root)
-	if err != nil {
-		return err
-	}
-	target := ocispec.Descriptor{MediaType: info.Labels[mediaTypeLabel], Digest: root, Size: info.Size}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err = r.store.db.Update(func(tx *bolt.Tx) error {
-		ctx := boltutil.WithTransaction(ctx, tx)
-		for _, tag := range slices.Compact(slices.Sorted(slices.Values(tags))) {
+		ctx := boltutil.WithTransaction(inside, tx)
+		for tag, target := range targets {
 			if err := r.store.tag(ctx, imageName(r.name, tag), target); err != nil {
 				return err
 			}
@@ -333,7 +351,7 @@ func (r *Repository) Commit(ctx context.Context, root digest.Digest, tags ...str
 		return r.store.leases.Delete(ctx, r.lease)
 	})
 	if err != nil {
-		return fmt.Errorf("committing %s to %s: %w", root, r.name, err)
+		return fmt.Errorf("committing to %s: %w", r.name, err)
 	}
 	r.lease = leases.Lease{}
 	return nil

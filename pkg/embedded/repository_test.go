@@ -185,7 +185,7 @@ func TestStoreCommitNeedsEverything(t *testing.T) {
 			s := openStore(t, t.TempDir())
 			repo := s.Repository("ns", "app")
 			push(t, repo, tt.push...)
-			err := repo.Commit(t.Context(), tt.root.desc.Digest, "b", "a", "a")
+			err := repo.Commit(t.Context(), map[string]digest.Digest{"b": tt.root.desc.Digest, "a": tt.root.desc.Digest})
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("got %v, want %v", err, tt.want)
 			}

@@ -9,10 +9,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"tagger.dev/tagger/pkg/distribution"
@@ -251,5 +255,67 @@ func TestStoreNames(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestReferrers: what refers to an image is found by it and held with it, in the repository that has both.
+func TestReferrers(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	items, root := sample(t, "subject")
+	signed := func(name string, subject *ocispec.Descriptor, annotations map[string]string) []item {
+		content := layer(name)
+		manifest := marshal(t, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+			Config: content.desc, Layers: []ocispec.Descriptor{content.desc}, Subject: subject, Annotations: annotations,
+		})
+		return []item{content, manifest}
+	}
+	signature := signed("signature", &root.desc, map[string]string{"key": "value"})
+	elsewhere := signed("elsewhere", &root.desc, nil)
+	absent := layer("absent").desc
+	dangling := signed("dangling", &absent, nil)
+
+	app, other := s.Repository("ns", "app"), s.Repository("ns", "other")
+	for _, repo := range []*Repository{app, other} {
+		push(t, repo, items...)
+	}
+	push(t, app, append(signature, dangling...)...)
+	push(t, other, elsewhere...)
+	commit(t, app, root, "latest")
+	commit(t, other, root, "latest")
+	collect(t, s)
+
+	want := signature[1].desc
+	want.ArtifactType, want.Annotations = ocispec.MediaTypeImageLayer, map[string]string{"key": "value"}
+	for _, tt := range []struct {
+		name    string
+		repo    distribution.Repository
+		subject digest.Digest
+		want    []ocispec.Descriptor
+	}{
+		{name: "of the image", repo: distribution.Repository{Namespace: "ns", Name: "app"}, subject: root.desc.Digest, want: []ocispec.Descriptor{want}},
+		{name: "of something without", repo: distribution.Repository{Namespace: "ns", Name: "app"}, subject: items[0].desc.Digest},
+		{name: "of what is not there", repo: distribution.Repository{Namespace: "ns", Name: "app"}, subject: digest.FromString("x")},
+		{name: "in another namespace", repo: distribution.Repository{Namespace: "other", Name: "app"}, subject: root.desc.Digest},
+	} {
+		got, err := s.Referrers(t.Context(), tt.repo, tt.subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+	for _, d := range signature {
+		if !slices.Equal(readable(t, s, "ns", "app", []item{d}), []bool{true}) {
+			t.Errorf("%s was collected though the image refers to it", d.desc.MediaType)
+		}
+	}
+	if slices.Equal(readable(t, s, "ns", "app", []item{dangling[1]}), []bool{true}) {
+		t.Error("what refers to nothing that is there was not collected")
+	}
+	if !complete(t, app, root) {
+		t.Error("the image is incomplete")
 	}
 }

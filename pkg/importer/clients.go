@@ -34,6 +34,8 @@ type clients struct {
 	accepted *lru.Cache // route → auth.Credential
 	// plain are the hosts of insecure sources that do not speak TLS.
 	plain *lru.Cache // host → struct{}
+	// noReferrers are the hosts that do not offer the referrers API.
+	noReferrers *lru.Cache // host → struct{}
 }
 
 type clientKey struct {
@@ -54,6 +56,8 @@ func newClients(o Options) *clients {
 		kept:       lru.New(keptClients),
 		accepted:   lru.New(keptRoutes),
 		plain:      lru.New(keptRoutes),
+
+		noReferrers: lru.New(keptRoutes),
 	}
 }
 

@@ -23,13 +23,15 @@ type Destination interface {
 	// another repository of the same Kubernetes namespace where that is possible.
 	Mount(ctx context.Context, desc ocispec.Descriptor) (bool, error)
 	// Push stores the content of desc and reads r to its end, unless the content
-	// is there already. It verifies length and digest; for the error of a wrong
+	// is there already. A manifest with a subject that is there is found by that
+	// from then on. It verifies length and digest; for the error of a wrong
 	// one errdefs.IsFailedPrecondition or IsInvalidArgument holds. An error of r
 	// is returned as it is or wrapped, and nothing is stored then.
 	Push(ctx context.Context, desc ocispec.Descriptor, r io.Reader) error
-	// Commit makes root, all of whose content is there, reachable under tags and
-	// protects it from collection for as long as a tag names it.
-	Commit(ctx context.Context, root digest.Digest, tags ...string) error
+	// Commit points each tag at a manifest, all of whose content is there, and
+	// thereby protects that from collection for as long as the tag is. What refers
+	// to a manifest is protected with it. That of unfinished copies ends.
+	Commit(ctx context.Context, tags map[string]digest.Digest) error
 	// Complete reports whether root and everything below it can be read back in
 	// this repository.
 	Complete(ctx context.Context, root digest.Digest) (bool, error)

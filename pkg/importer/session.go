@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
@@ -55,7 +56,8 @@ func (s *session) route() route {
 	return route{s.src.Scope, s.src.Reference.endpoint(), s.src.Reference.repository, s.src.Insecure}
 }
 
-// do asks for an object of the repository, below "manifests" or "blobs", and
+// do asks for an object of the repository, below "manifests", "blobs" or
+// "referrers", and
 // answers with status 200 alone; everything else is an *Error. The credentials
 // are tried in turn for as long as access is refused, beginning with the one
 // that was accepted last.
@@ -138,8 +140,11 @@ func (s *session) send(ctx context.Context, credential auth.Credential, method, 
 	if err != nil {
 		return nil, classify(err, host)
 	}
-	if below == "manifests" {
+	switch below {
+	case "manifests":
 		req.Header.Set("Accept", strings.Join(acceptedTypes, ", "))
+	case "referrers":
+		req.Header.Set("Accept", ocispec.MediaTypeImageIndex)
 	}
 	client := s.clients.get(clientKey{s.src.Scope, host, s.src.Insecure, credential})
 	resp, err := client.Do(req)

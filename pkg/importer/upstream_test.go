@@ -234,6 +234,10 @@ func (m *memory) Push(_ context.Context, d ocispec.Descriptor, r io.Reader) erro
 	return nil
 }
 
-func (m *memory) Commit(context.Context, digest.Digest, ...string) error { return nil }
+func (m *memory) Commit(context.Context, map[string]digest.Digest) error { return nil }
 
-func (m *memory) Complete(context.Context, digest.Digest) (bool, error) { return false, nil }
+func (m *memory) Complete(_ context.Context, root digest.Digest) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.content[root] != nil, nil
+}

@@ -6,10 +6,12 @@ package queue
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/importer"
@@ -27,7 +29,12 @@ type request struct {
 type outcome struct {
 	ref       v1beta1.HashReference
 	unchanged bool
+	// note is what is to be added in words, empty for nothing.
+	note string
 }
+
+// referrersInterval is how often a mirrored image's signatures, SBOMs and attestations are looked for again.
+const referrersInterval = 24 * time.Hour
 
 // source returns where a request imports from.
 func (c *Controller) source(req request) (importer.Source, error) {
@@ -62,6 +69,7 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 	out := outcome{ref: c.reference(req, src, resolved), unchanged: resolved.Unchanged}
 	if entry := entryOf(history, resolved.Digest); entry != nil { // the content is as it was: so is what is known of it
 		out.ref.MediaType, out.ref.Size, out.ref.Platforms = entry.MediaType, entry.Size, entry.Platforms
+		out.ref.ReferrersCheckedAt = entry.ReferrersCheckedAt
 	}
 	if !req.mirror {
 		return out, nil
@@ -75,10 +83,13 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 	if err != nil {
 		return outcome{}, importer.DestinationFailure(err)
 	}
-	if complete && resolved.Unchanged && history[0].ImageReference == out.ref.ImageReference {
+	unchanged := complete && resolved.Unchanged && history[0].ImageReference == out.ref.ImageReference
+	checked := out.ref.ReferrersCheckedAt
+	due := !complete || checked == nil || c.Clock.Since(checked.Time) >= referrersInterval
+	if unchanged && !due {
 		return out, nil
 	}
-	out.unchanged = false
+	out.unchanged = unchanged
 	if !complete {
 		mirrored, err := c.Importer.Mirror(ctx, src, resolved, destination, progress)
 		if err != nil {
@@ -90,10 +101,32 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 			out.ref.Platforms = mirrored.Platforms
 		}
 	}
-	if err := destination.Commit(ctx, resolved.Digest, anchor(resolved.Digest)); err != nil {
+	tags := map[string]digest.Digest{}
+	if due {
+		tags = c.copyReferrers(ctx, src, resolved, destination, &out)
+		if ctx.Err() != nil {
+			return outcome{}, ctx.Err()
+		}
+	}
+	tags[anchor(resolved.Digest)] = resolved.Digest
+	if err := destination.Commit(ctx, tags); err != nil {
 		return outcome{}, importer.DestinationFailure(err)
 	}
 	return out, nil
+}
+
+// copyReferrers copies signatures, SBOMs and attestations of a mirrored image, and returns the tags that some of them have. The
+// image is good without them: a failure is told with the outcome, and the next import tries again.
+func (c *Controller) copyReferrers(ctx context.Context, src importer.Source, resolved *importer.Resolved,
+	destination importer.Destination, out *outcome) map[string]digest.Digest {
+	tags, err := c.Importer.MirrorReferrers(ctx, src, resolved, destination)
+	if err != nil {
+		out.ref.ReferrersCheckedAt = nil
+		out.note = "; its signatures and SBOMs could not be copied: " + err.Error()
+		return map[string]digest.Digest{}
+	}
+	out.ref.ReferrersCheckedAt = ptr.To(metav1.NewTime(c.Clock.Now()).Rfc3339Copy())
+	return tags
 }
 
 // reference returns the entry of the history that says what was resolved; when it was imported is known once it is recorded.
@@ -132,5 +165,5 @@ func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image) erro
 	if current.ImageReference != fmt.Sprintf("%s@%s", repository, digestOf(current)) {
 		return nil
 	}
-	return destination.Commit(ctx, digestOf(current), "latest")
+	return destination.Commit(ctx, map[string]digest.Digest{"latest": digestOf(current)})
 }

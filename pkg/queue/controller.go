@@ -40,6 +40,7 @@ type Importer interface {
 	Resolve(ctx context.Context, src importer.Source, known digest.Digest) (*importer.Resolved, error)
 	Mirror(ctx context.Context, src importer.Source, resolved *importer.Resolved, dst importer.Destination,
 		progress func(importer.Progress)) (*importer.Mirrored, error)
+	MirrorReferrers(ctx context.Context, src importer.Source, resolved *importer.Resolved, dst importer.Destination) (map[string]digest.Digest, error)
 }
 
 // Keychains returns the credentials that imports of a namespace may use.

@@ -44,6 +44,8 @@ type source struct {
 	resolved  map[string][]time.Time // when each reference was resolved
 	known     []digest.Digest
 	sources   []importer.Source
+	referred  []digest.Digest // whose referrers were copied
+	referring func(context.Context, *importer.Resolved, importer.Destination) (map[string]digest.Digest, error)
 	mirrored  []digest.Digest
 	busy, top int
 }
@@ -102,6 +104,16 @@ func (s *source) Mirror(ctx context.Context, _ importer.Source, res *importer.Re
 		return nil, err
 	}
 	return &importer.Mirrored{Size: mirroredSize, Platforms: mirroredPlatforms, MediaType: mediaType}, nil
+}
+
+func (s *source) MirrorReferrers(ctx context.Context, _ importer.Source, res *importer.Resolved, dst importer.Destination) (map[string]digest.Digest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.referred = append(s.referred, res.Digest)
+	if s.referring != nil {
+		return s.referring(ctx, res, dst)
+	}
+	return map[string]digest.Digest{}, nil
 }
 
 // onResolve sets what runs within each resolve from now on.
@@ -190,10 +202,10 @@ func (m *mirror) Push(_ context.Context, desc ocispec.Descriptor, _ io.Reader) e
 	return nil
 }
 
-func (m *mirror) Commit(_ context.Context, root digest.Digest, tags ...string) error {
+func (m *mirror) Commit(_ context.Context, tags map[string]digest.Digest) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, tag := range tags {
+	for tag, root := range tags {
 		if m.committing != nil {
 			if err := m.committing(tag); err != nil {
 				return err

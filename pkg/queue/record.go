@@ -233,9 +233,9 @@ func (c *Controller) endAttempt(status *v1beta1.ImageImportStatus, began time.Ti
 // words says what an outcome is, as a reason and as a message of a condition.
 func words(out outcome) (reason, message string) {
 	if out.unchanged {
-		return v1beta1.ReasonUnchanged, fmt.Sprintf("%s still means %s", out.ref.From, digestOf(&out.ref))
+		return v1beta1.ReasonUnchanged, fmt.Sprintf("%s still means %s", out.ref.From, digestOf(&out.ref)) + out.note
 	}
-	return v1beta1.ReasonImported, fmt.Sprintf("%s means %s", out.ref.From, digestOf(&out.ref))
+	return v1beta1.ReasonImported, fmt.Sprintf("%s means %s", out.ref.From, digestOf(&out.ref)) + out.note
 }
 
 func (c *Controller) setCondition(conditions *[]metav1.Condition, generation int64, status metav1.ConditionStatus, reason, message string) {

@@ -199,6 +199,7 @@ func TestStatus(t *testing.T) {
 		SourceReference: at("example.com/app", digestA),
 		ImportedAt:      now, ResolvedAt: metav1.NewMicroTime(start),
 		ImportUID: "uid-one", MediaType: mediaType, Size: mirroredSize, Platforms: mirroredPlatforms,
+		ReferrersCheckedAt: &now,
 	}
 	imported := func(generation int64) []metav1.Condition {
 		return []metav1.Condition{{
@@ -407,4 +408,57 @@ func uidsOf(refs []v1beta1.HashReference) []types.UID {
 		uids = append(uids, ref.ImportUID)
 	}
 	return uids
+}
+
+// TestReferrers looks for what refers to a mirrored image when that is new, once a day, and again where that failed.
+func TestReferrers(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	image.Spec.Mirror = true
+	c.put(image)
+	var err error
+	signature := digest.FromString("signature")
+	c.source.referring = func(_ context.Context, _ *importer.Resolved, dst importer.Destination) (map[string]digest.Digest, error) {
+		return map[string]digest.Digest{"sha256-x.sig": signature}, err
+	}
+	c.run()
+	at := start
+	for i, step := range []struct {
+		name    string
+		after   time.Duration
+		digest  digest.Digest
+		err     error
+		looked  int // in all
+		checked bool
+		reason  string
+	}{
+		{name: "new", digest: digestA, looked: 1, checked: true, reason: "Imported"},
+		{name: "within a day", after: 23 * time.Hour, digest: digestA, looked: 1, checked: true, reason: "Unchanged"},
+		{name: "after a day", after: time.Hour, digest: digestA, looked: 2, checked: true, reason: "Unchanged"},
+		{name: "a new digest, whose referrers fail", after: time.Minute, digest: digestB, err: errors.New("down"), looked: 3, reason: "Imported"},
+		{name: "again where they failed", after: time.Minute, digest: digestB, looked: 4, checked: true, reason: "Unchanged"},
+	} {
+		at = at.Add(step.after)
+		c.clock.SetTime(at)
+		c.source.move(appFrom, step.digest)
+		c.mu.Lock()
+		err = step.err
+		c.mu.Unlock()
+		imp := newImport("import-"+strconv.Itoa(i), image, true)
+		c.put(imp)
+		got := c.finished(imp.Name)
+		ref := got.Status.HashReference
+		if looked := len(c.source.referred); looked != step.looked || (ref.ReferrersCheckedAt != nil) != step.checked {
+			t.Errorf("%s: looked %d times, checked at %v; want %d, checked: %t", step.name, looked, ref.ReferrersCheckedAt, step.looked, step.checked)
+		}
+		said := condition(got.Status.Conditions)
+		if said.Reason != step.reason || strings.Contains(said.Message, "signatures and SBOMs could not be copied: down") != (step.err != nil) {
+			t.Errorf("%s: the import says %s: %s", step.name, said.Reason, said.Message)
+		}
+	}
+	if diff := cmp.Diff(map[string]digest.Digest{
+		anchor(digestA): digestA, anchor(digestB): digestB, "latest": digestB, "sha256-x.sig": signature,
+	}, c.mirror.tagged()); diff != "" {
+		t.Errorf("tags at the mirror (-want +got):\n%s", diff)
+	}
 }

@@ -50,6 +50,8 @@ type HashReference struct {
 	MediaType       string
 	Size            int64
 	Platforms       []string
+
+	ReferrersCheckedAt *metav1.Time
 }
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object

@@ -109,6 +109,11 @@ type HashReference struct {
 	// +optional
 	// +listType=atomic
 	Platforms []string `json:"platforms,omitempty"`
+	// When signatures, SBOMs and attestations of the image were last looked for at the source, to be mirrored with it. They
+	// are looked for when the image is new, and by later imports once a day. Absent where the image was not mirrored, or
+	// where looking for them has failed.
+	// +optional
+	ReferrersCheckedAt *metav1.Time `json:"referrersCheckedAt,omitempty"`
 }
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
