@@ -23,6 +23,10 @@ func (in *HashReference) DeepCopyInto(out *HashReference) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.ReferrersCheckedAt != nil {
+		in, out := &in.ReferrersCheckedAt, &out.ReferrersCheckedAt
+		*out = (*in).DeepCopy()
+	}
 	return
 }
 

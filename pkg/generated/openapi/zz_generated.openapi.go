@@ -2796,6 +2796,12 @@ func schema_pkg_apis_tagger_v1beta1_HashReference(ref common.ReferenceCallback) 
 							},
 						},
 					},
+					"referrersCheckedAt": {
+						SchemaProps: spec.SchemaProps{
+							Description: "When signatures, SBOMs and attestations of the image were last looked for at the source, to be mirrored with it. They are looked for when the image is new, and by later imports once a day. Absent where the image was not mirrored, or where looking for them has failed.",
+							Ref:         ref(v1.Time{}.OpenAPIModelName()),
+						},
+					},
 				},
 				Required: []string{"from", "imageReference", "importedAt"},
 			},

@@ -52,6 +52,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: atomic
+    - name: referrersCheckedAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: resolvedAt
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime

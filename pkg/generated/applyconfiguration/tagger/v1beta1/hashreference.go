@@ -36,6 +36,10 @@ type HashReferenceApplyConfiguration struct {
 	// The platforms that the image is for, as os/architecture[/variant]. Absent where that cannot be known without fetching
 	// more than the top-level manifest.
 	Platforms []string `json:"platforms,omitempty"`
+	// When signatures, SBOMs and attestations of the image were last looked for at the source, to be mirrored with it. They
+	// are looked for when the image is new, and by later imports once a day. Absent where the image was not mirrored, or
+	// where looking for them has failed.
+	ReferrersCheckedAt *v1.Time `json:"referrersCheckedAt,omitempty"`
 }
 
 // HashReferenceApplyConfiguration constructs a declarative configuration of the HashReference type for use with
@@ -115,5 +119,13 @@ func (b *HashReferenceApplyConfiguration) WithPlatforms(values ...string) *HashR
 	for i := range values {
 		b.Platforms = append(b.Platforms, values[i])
 	}
+	return b
+}
+
+// WithReferrersCheckedAt sets the ReferrersCheckedAt field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ReferrersCheckedAt field is set to the value of the last call.
+func (b *HashReferenceApplyConfiguration) WithReferrersCheckedAt(value v1.Time) *HashReferenceApplyConfiguration {
+	b.ReferrersCheckedAt = &value
 	return b
 }
