@@ -22,6 +22,8 @@ var (
 	// nat64 is the well-known prefix of RFC 6052, whose last four bytes are an
 	// IPv4 address.
 	nat64 = netip.MustParsePrefix("64:ff9b::/96")
+	// sixToFour is that of RFC 3056, in which an IPv4 address follows.
+	sixToFour = netip.MustParsePrefix("2002::/16")
 	// thisNetwork of RFC 1122 reaches the host itself on Linux.
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 	// sharedAddresses of RFC 6598 are private to a provider.
@@ -43,6 +45,10 @@ func (g guard) check(ip netip.Addr) error {
 	if nat64.Contains(ip) {
 		b := ip.As16()
 		ip = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	if sixToFour.Contains(ip) {
+		b := ip.As16()
+		ip = netip.AddrFrom4([4]byte(b[2:6]))
 	}
 	refuse := func(class string) error {
 		return failure(Blocked, nil, "the registry is at a %s address, which is refused here; ask the administrator or use another registry", class)

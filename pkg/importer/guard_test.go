@@ -24,6 +24,7 @@ func TestGuard(t *testing.T) {
 		{name: "loopback IPv6", ip: "::1", want: "loopback"},
 		{name: "loopback mapped", ip: "::ffff:127.0.0.1", want: "loopback"},
 		{name: "loopback by NAT64", ip: "64:ff9b::7f00:1", want: "loopback"},
+		{name: "loopback by 6to4", ip: "2002:7f00:1::1", want: "loopback"},
 		{name: "unspecified", ip: "0.0.0.0", want: "loopback"},
 		{name: "unspecified IPv6", ip: "::", want: "loopback"},
 		{name: "this network", ip: "0.1.2.3", want: "loopback"},

@@ -48,8 +48,21 @@ type Options struct {
 	// endpoint. A source there is Blocked. Default none.
 	OwnHosts []string
 
+	// AllowedRegistries, where there are any, are the only sources. Their token
+	// services and redirects may be elsewhere. A pattern without a port means the
+	// default one. Default none: all are allowed.
+	AllowedRegistries HostPatterns
+	// BlockedRegistries are no sources, nor may one lead there. A pattern without
+	// a port means every port. Default none.
+	BlockedRegistries HostPatterns
+	// RefuseInsecure refuses every Source that is Insecure. Default false.
+	RefuseInsecure bool
+
 	// RootCAs verify sources. Default nil: those of the system.
 	RootCAs *x509.CertPool
+	// HostCAs verify single hosts, by Reference.Host, in place of RootCAs. See
+	// LoadHostCAs. Default none.
+	HostCAs map[string]*x509.CertPool
 	// Proxy chooses the proxy of a request, as http.ProxyFromEnvironment does.
 	// The address of a proxy is not guarded; the names of targets are, where they
 	// can be resolved. Default nil: no proxy.
@@ -146,10 +159,7 @@ func New(o Options) *Importer {
 	return i
 }
 
-// admit refuses what policy forbids before any request.
-func (i *Importer) admit(ref Reference) error {
-	if slices.Contains(i.ownHosts, withPort(ref.host)) {
-		return failure(Blocked, nil, "%s is this cluster's own registry, which cannot be a source; import from where the image was pushed from", ref.host)
-	}
-	return nil
+// own reports whether a reference is of Tagger's own registry endpoint.
+func (i *Importer) own(ref Reference) bool {
+	return slices.Contains(i.ownHosts, withPort(ref.host))
 }

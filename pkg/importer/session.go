@@ -29,7 +29,7 @@ type session struct {
 }
 
 func (i *Importer) open(ctx context.Context, src Source) (*session, error) {
-	if err := i.admit(src.Reference); err != nil {
+	if err := i.admit(src); err != nil {
 		return nil, err
 	}
 	s := &session{Importer: i, src: src}

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
 	"net/http"
@@ -26,34 +27,53 @@ const (
 // are not verified. No connection carries authentication of its own, so scopes
 // can share them.
 type transports struct {
-	options Options
-	guard   guard
-	// By whether certificates go unverified.
-	direct, proxied map[bool]*http.Transport
+	options         Options
+	guard           guard
+	direct, proxied map[trust]*http.Transport
+}
+
+// trust says how the certificate of a server is verified.
+type trust struct {
+	// insecure: not at all.
+	insecure bool
+	// host has certificate authorities of its own; empty for all others. With its
+	// port.
+	host string
 }
 
 func newTransports(o Options) *transports {
 	t := &transports{
 		options: o,
 		guard:   guard{allowLoopback: o.AllowLoopback, refusePrivate: o.RefusePrivate},
-		direct:  map[bool]*http.Transport{},
-		proxied: map[bool]*http.Transport{},
+		direct:  map[trust]*http.Transport{},
+		proxied: map[trust]*http.Transport{},
 	}
-	for _, insecure := range []bool{false, true} {
-		t.direct[insecure] = newTransport(o, insecure)
-		t.direct[insecure].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout, ControlContext: t.guard.control}).DialContext
-		t.proxied[insecure] = newTransport(o, insecure)
-		t.proxied[insecure].Proxy = o.Proxy
-		t.proxied[insecure].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout}).DialContext
+	t.add(trust{}, o.RootCAs)
+	t.add(trust{insecure: true}, nil)
+	for host, roots := range o.HostCAs {
+		if host == DockerHub {
+			host = dockerHubEndpoint
+		}
+		t.add(trust{host: withPort(host)}, roots)
 	}
 	return t
 }
 
-func newTransport(o Options, insecure bool) *http.Transport {
+// add makes the connections for servers that are trusted in one way.
+func (t *transports) add(to trust, roots *x509.CertPool) {
+	o := t.options
+	t.direct[to] = newTransport(o, roots, to.insecure)
+	t.direct[to].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout, ControlContext: t.guard.control}).DialContext
+	t.proxied[to] = newTransport(o, roots, to.insecure)
+	t.proxied[to].Proxy = o.Proxy
+	t.proxied[to].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout}).DialContext
+}
+
+func newTransport(o Options, roots *x509.CertPool, insecure bool) *http.Transport {
 	return &http.Transport{
 		TLSClientConfig: &tls.Config{
 			MinVersion:         tls.VersionTLS12,
-			RootCAs:            o.RootCAs,
+			RootCAs:            roots,
 			InsecureSkipVerify: insecure, //nolint:gosec // asked for by Source.Insecure; no credentials travel then
 		},
 		TLSHandshakeTimeout:    o.ConnectTimeout,
@@ -70,20 +90,24 @@ func newTransport(o Options, insecure bool) *http.Transport {
 }
 
 func (t *transports) roundTrip(req *http.Request, insecure bool) (*http.Response, error) {
+	to := trust{insecure: insecure}
+	if host := withPort(req.URL.Host); !insecure && t.direct[trust{host: host}] != nil {
+		to.host = host
+	}
 	if t.options.Proxy == nil {
-		return t.direct[insecure].RoundTrip(req)
+		return t.direct[to].RoundTrip(req)
 	}
 	proxy, err := t.options.Proxy(req)
 	if err != nil {
 		return nil, failure(Unavailable, err, "the proxy settings of this server are not valid")
 	}
 	if proxy == nil {
-		return t.direct[insecure].RoundTrip(req)
+		return t.direct[to].RoundTrip(req)
 	}
 	if err := t.guard.name(req.Context(), req.URL.Hostname()); err != nil {
 		return nil, err
 	}
-	return t.proxied[insecure].RoundTrip(req)
+	return t.proxied[to].RoundTrip(req)
 }
 
 // wire is the http.RoundTripper below one authenticating client: whatever that
@@ -96,14 +120,14 @@ type wire struct {
 	secret bool
 }
 
-// RoundTrip refuses to expose credentials, answers an *Error for a rate limit,
+// RoundTrip refuses to expose credentials and to go where policy forbids, answers an *Error for a rate limit,
 // whoever it is that limits, and cuts bodies that stand still.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
-	if w.secret && authenticates(req) && !w.trusts(req) {
+	if err := w.refuse(req); err != nil {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		return nil, failure(Unauthorized, nil, "%s wants credentials, which are sent over verified TLS or to loopback alone", req.URL.Host)
+		return nil, err
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	resp, err := w.roundTrip(req.WithContext(ctx), w.insecure)
@@ -120,6 +144,14 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, status(resp, "", "", w.options.Clock.Now())
 	}
 	return resp, nil
+}
+
+// refuse returns why a request must not be sent.
+func (w *wire) refuse(req *http.Request) error {
+	if w.secret && authenticates(req) && !w.trusts(req) {
+		return failure(Unauthorized, nil, "%s wants credentials, which are sent over verified TLS or to loopback alone", req.URL.Host)
+	}
+	return w.options.admitURL(req.URL)
 }
 
 // challengeSchemes are those that auth.Client can meet, the preferred one first.

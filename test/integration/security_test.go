@@ -182,6 +182,18 @@ func TestStartIsRefused(t *testing.T) {
 			want:    `127\.0\.0\.1:` + port + ` is taken by another program: stop that, or choose another port with --registry-port`,
 		},
 		{
+			name: "a pattern that is a repository",
+			prepare: func(t *testing.T) (string, []string) {
+				return t.TempDir(), []string{"--allowed-registries", "quay.io/company"}
+			},
+			want: `--allowed-registries: "quay.io/company" is not HOST or HOST:PORT, with \* for any part; leave scheme and repository out`,
+		},
+		{
+			name:    "certificates that are not there",
+			prepare: func(t *testing.T) (string, []string) { return t.TempDir(), []string{"--registry-certs-dir", "/absent"} },
+			want:    `--registry-certs-dir: open /absent: no such file or directory`,
+		},
+		{
 			name: "another server uses the data directory",
 			prepare: func(t *testing.T) (string, []string) {
 				dir := t.TempDir()

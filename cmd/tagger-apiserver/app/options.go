@@ -31,7 +31,8 @@ type Options struct {
 	SecurePort           int
 	RegistryPort         int
 	RegistryExternalHost string
-	RegistryAuthFile     string
+
+	Sources SourceOptions
 
 	ConcurrentImports        int
 	ConcurrentImportsPerHost int
@@ -53,6 +54,7 @@ func NewOptions() *Options {
 		BindAddress:              net.IPv4(127, 0, 0, 1),
 		SecurePort:               8443,
 		RegistryPort:             5000,
+		Sources:                  newSourceOptions(),
 		ConcurrentImports:        32,
 		ConcurrentImportsPerHost: 16,
 		ImportAttemptTimeout:     time.Hour,
@@ -89,8 +91,6 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	server.IntVar(&o.RegistryPort, "registry-port", o.RegistryPort, "Port of the registry endpoint, TLS. 0 takes a free one.")
 	server.StringVar(&o.RegistryExternalHost, "registry-external-host", o.RegistryExternalHost,
 		"HOST[:PORT] of the registry endpoint as its clients reach it: what references to mirrored images begin with. Default: --bind-address and --registry-port.")
-	server.StringVar(&o.RegistryAuthFile, "registry-auth-file", o.RegistryAuthFile,
-		"A docker config.json with the credentials of the registries that imports read from. It is read at each import. Default: all imports are anonymous.")
 	imports := sections.FlagSet("imports")
 	imports.IntVar(&o.ConcurrentImports, "concurrent-imports", o.ConcurrentImports, "How many imports run at once.")
 	imports.IntVar(&o.ConcurrentImportsPerHost, "concurrent-imports-per-host", o.ConcurrentImportsPerHost,
@@ -99,6 +99,7 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 		"How long one attempt of an import may take, mirroring included.")
 	imports.DurationVar(&o.DrainTimeout, "drain-timeout", o.DrainTimeout,
 		"How long imports that run may go on when the server is asked to stop. What is cut off is taken up again by the next start.")
+	o.Sources.addFlags(sections.FlagSet("sources"))
 	o.addStorageFlags(sections.FlagSet("storage"))
 	o.Run.AddUniversalFlags(sections.FlagSet("generic"))
 	o.Audit.AddFlags(sections.FlagSet("auditing"))
@@ -150,6 +151,7 @@ func (o *Options) Validate() []error {
 	if o.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("--drain-timeout %s: must not be negative", o.DrainTimeout))
 	}
+	errs = append(errs, o.Sources.validate()...)
 	errs = append(errs, o.Etcd.Validate()...)
 	errs = append(errs, o.Run.Validate()...)
 	errs = append(errs, o.Audit.Validate()...)

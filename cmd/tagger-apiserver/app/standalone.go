@@ -37,7 +37,6 @@ import (
 	"tagger.dev/tagger/pkg/apiserver/standalone"
 	"tagger.dev/tagger/pkg/embedded"
 	"tagger.dev/tagger/pkg/importer"
-	"tagger.dev/tagger/pkg/importer/keychain"
 	"tagger.dev/tagger/pkg/version"
 )
 
@@ -127,18 +126,10 @@ func newStandalone(ctx context.Context, o *Options) (_ *taggerserver.Server, clo
 	if err != nil {
 		return nil, nil, err
 	}
-	credentials, credentialsPlace := keychain.None, "the file of --registry-auth-file, which is not set"
-	if o.RegistryAuthFile != "" {
-		credentials, credentialsPlace = keychain.AuthFile(o.RegistryAuthFile), "the file of --registry-auth-file"
+	imports, credentials, err := o.Sources.importer(ownHosts(registryHost, port(registry)))
+	if err != nil {
+		return nil, nil, err
 	}
-	imports := importer.New(importer.Options{
-		AllowLoopback: true,
-		Proxy:         http.ProxyFromEnvironment,
-		OwnHosts:      ownHosts(registryHost, port(registry)),
-		UserAgent:     version.UserAgent("tagger-apiserver"),
-
-		CredentialsPlace: credentialsPlace,
-	})
 	config := &taggerserver.Config{
 		Generic: generic,
 		Extra: taggerserver.ExtraConfig{
