@@ -138,6 +138,7 @@ type Importer struct {
 	options  Options
 	ownHosts []string
 	clients  *clients
+	resolves *joins
 	// hosts and streams are the places of blob streams; blobs lets one of several
 	// equal downloads go first.
 	hosts, streams, blobs *places
@@ -149,9 +150,11 @@ func New(o Options) *Importer {
 	i := &Importer{
 		options: o,
 		clients: newClients(o),
-		hosts:   newPlaces(int64(o.StreamsPerHost)),
-		streams: newPlaces(int64(o.Streams)),
-		blobs:   newPlaces(1),
+
+		resolves: newJoins(),
+		hosts:    newPlaces(int64(o.StreamsPerHost)),
+		streams:  newPlaces(int64(o.Streams)),
+		blobs:    newPlaces(1),
 	}
 	for _, host := range o.OwnHosts {
 		i.ownHosts = append(i.ownHosts, withPort(host))

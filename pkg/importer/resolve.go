@@ -46,9 +46,11 @@ type Resolved struct {
 // the manifest has to be fetched anyway and HEAD would be a wasted round trip.
 // Nothing but manifests is fetched, and no platform is chosen.
 //
-// Errors are *Error.
+// Equal calls that come while one is under way share the next request. The
+// answer is shared, too: it must not be changed. Errors are *Error.
 func (i *Importer) Resolve(ctx context.Context, src Source, known digest.Digest) (*Resolved, error) {
-	res, err := i.resolve(ctx, src, known)
+	q := question{src.Scope, src.Reference, src.Insecure, known}
+	res, err := i.resolves.do(ctx, q, func(ctx context.Context) (*Resolved, error) { return i.resolve(ctx, src, known) })
 	return res, i.about(src.Reference, err)
 }
 
