@@ -51,7 +51,8 @@ func bearer(h http.Handler, realm string, user auth.Credential) http.Handler {
 		name, password, _ := r.BasicAuth()
 		known := name == user.Username && password == user.Password
 		if r.Method == http.MethodPost {
-			known = r.FormValue("grant_type") == "refresh_token" && r.FormValue("refresh_token") == user.Password
+			known = r.FormValue("grant_type") == "refresh_token" && r.FormValue("refresh_token") == user.Password ||
+				r.FormValue("grant_type") == "password" && r.FormValue("username") == user.Username && r.FormValue("password") == user.Password
 		}
 		if !known {
 			w.WriteHeader(http.StatusUnauthorized)
@@ -76,6 +77,17 @@ func bearer(h http.Handler, realm string, user auth.Credential) http.Handler {
 	return mux
 }
 
+// postOnly has a token service refuse GET.
+func postOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" && r.Method == http.MethodGet {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // TestWarmResolve holds the requests that a hundred imports of an unchanged tag
 // cost: a hundred.
 func TestWarmResolve(t *testing.T) {
@@ -95,6 +107,7 @@ func TestWarmResolve(t *testing.T) {
 		{name: "anonymous Bearer", handler: bearer(registry, "", auth.EmptyCredential), first: 3},
 		{name: "anonymous Bearer offered after Basic", handler: challenging(bearer(registry, "", auth.EmptyCredential), `Basic realm="registry"`), first: 3},
 		{name: "identity token", handler: bearer(registry, "", alice), credentials: []auth.Credential{{RefreshToken: alice.Password}}, first: 3},
+		{name: "token service that knows POST alone", handler: postOnly(bearer(registry, "", alice)), credentials: []auth.Credential{alice}, first: 5},
 		{name: "second credential", handler: basic(registry, alice), credentials: []auth.Credential{bob, alice}, first: 4},
 		{name: "anonymous after one that is refused", handler: bearer(registry, "", auth.EmptyCredential), credentials: []auth.Credential{bob}, first: 5},
 	}

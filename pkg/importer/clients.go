@@ -36,12 +36,16 @@ type clients struct {
 	plain *lru.Cache // host → struct{}
 	// noReferrers are the hosts that do not offer the referrers API.
 	noReferrers *lru.Cache // host → struct{}
+	// post are the hosts whose token services do not know GET.
+	post *lru.Cache // host → struct{}
 }
 
 type clientKey struct {
 	scope, host string
 	insecure    bool
 	credential  auth.Credential
+	// post: tokens are asked for by OAuth2's POST, also with a password.
+	post bool
 }
 
 type route struct {
@@ -58,6 +62,7 @@ func newClients(o Options) *clients {
 		plain:      lru.New(keptRoutes),
 
 		noReferrers: lru.New(keptRoutes),
+		post:        lru.New(keptRoutes),
 	}
 }
 
@@ -74,6 +79,8 @@ func (c *clients) get(key clientKey) *auth.Client {
 		ClientID:   "tagger",
 		Credential: auth.StaticCredential(key.host, key.credential),
 		Cache:      &boundedCache{Cache: auth.NewCache()},
+
+		ForceAttemptOAuth2: key.post,
 		// The guard of the dialer decides, when connecting and with a typed error.
 		BlockedRealmPrefixes: []netip.Prefix{},
 	}

@@ -53,7 +53,9 @@ func TestEqualResolvesJoin(t *testing.T) {
 	call(t.Context(), other, nil)
 	<-entered
 	leave()
-	eventually(t, func() bool { return i.resolves.waiting(question{scope: src.Scope, reference: src.Reference, known: img.manifest.Digest}) == callers })
+	eventually(t, func() bool {
+		return i.resolves.waiting(question{scope: src.Scope, reference: src.Reference, known: img.manifest.Digest}) == callers
+	})
 	close(opened)
 	calls.Wait()
 	if seen := up.requests(); len(seen) != 3 {

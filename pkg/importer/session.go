@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 )
 
 // session is one call's access to a source.
@@ -146,8 +147,14 @@ func (s *session) send(ctx context.Context, credential auth.Credential, method, 
 	case "referrers":
 		req.Header.Set("Accept", ocispec.MediaTypeImageIndex)
 	}
-	client := s.clients.get(clientKey{s.src.Scope, host, s.src.Insecure, credential})
-	resp, err := client.Do(req)
+	_, post := s.clients.post.Get(host)
+	key := clientKey{s.src.Scope, host, s.src.Insecure, credential, post}
+	resp, err := s.clients.get(key).Do(req)
+	if !post && wantsPost(err) && credential.Password != "" {
+		s.clients.post.Add(host, struct{}{})
+		key.post = true
+		resp, err = s.clients.get(key).Do(req)
+	}
 	if err != nil {
 		return nil, s.unanswered(ctx, err, host)
 	}
@@ -155,6 +162,14 @@ func (s *session) send(ctx context.Context, credential auth.Credential, method, 
 		return nil, status(resp, strings.TrimSuffix(below, "s")+" "+object, s.whenAbsent(below, object), s.options.Clock.Now())
 	}
 	return resp, nil
+}
+
+// wantsPost reports whether a token service does not know GET, by which docker's
+// specification has tokens asked for with a password, and may know OAuth2's POST.
+func wantsPost(err error) bool {
+	var answer *errcode.ErrorResponse
+	return errors.As(err, &answer) && answer.Method == http.MethodGet &&
+		(answer.StatusCode == http.StatusMethodNotAllowed || answer.StatusCode == http.StatusNotFound)
 }
 
 // whenAbsent says what to do when an object of the repository is not found.
