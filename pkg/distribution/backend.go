@@ -26,6 +26,8 @@ type Backend interface {
 	// Referrers returns the manifests of the repository whose subject is the given
 	// one, with artifact type and annotations; none where that is not there.
 	Referrers(ctx context.Context, repo Repository, subject digest.Digest) ([]ocispec.Descriptor, error)
+	// Tags returns the tags of a repository, in lexical order.
+	Tags(ctx context.Context, repo Repository) ([]string, error)
 	// Blob opens a blob.
 	Blob(ctx context.Context, repo Repository, dgst digest.Digest) (Content, error)
 }

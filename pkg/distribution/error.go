@@ -29,6 +29,8 @@ const (
 	ErrBlobUnknown
 	// ErrDigestInvalid: not a digest, or of an algorithm that is not served.
 	ErrDigestInvalid
+	// ErrPaginationInvalid: n is not a number of results.
+	ErrPaginationInvalid
 	// ErrUnauthenticated: no credentials, or none that are accepted.
 	ErrUnauthenticated
 	// ErrDenied: the caller may not do this. It is written as ErrNameUnknown.
@@ -49,16 +51,17 @@ var answers = map[Error]struct {
 	code    string
 	message string
 }{
-	ErrInternal:        {http.StatusInternalServerError, "UNKNOWN", "internal error"},
-	ErrNameInvalid:     {http.StatusBadRequest, "NAME_INVALID", "invalid repository name: it is NAMESPACE/NAME in lower case"},
-	ErrNameUnknown:     {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
-	ErrManifestUnknown: {http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown to the repository"},
-	ErrBlobUnknown:     {http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to the repository"},
-	ErrDigestInvalid:   {http.StatusBadRequest, "DIGEST_INVALID", "invalid digest: it is sha256: and 64, or sha512: and 128 hexadecimal digits in lower case"},
-	ErrUnauthenticated: {http.StatusUnauthorized, "UNAUTHORIZED", "authentication required: any user name, and a token as the password"},
-	ErrDenied:          {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
-	ErrUnsupported:     {http.StatusMethodNotAllowed, "UNSUPPORTED", "operation not supported"},
-	ErrEndpointUnknown: {http.StatusNotFound, "UNSUPPORTED", "endpoint not supported"},
+	ErrInternal:          {http.StatusInternalServerError, "UNKNOWN", "internal error"},
+	ErrNameInvalid:       {http.StatusBadRequest, "NAME_INVALID", "invalid repository name: it is NAMESPACE/NAME in lower case"},
+	ErrNameUnknown:       {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
+	ErrManifestUnknown:   {http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown to the repository"},
+	ErrBlobUnknown:       {http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to the repository"},
+	ErrDigestInvalid:     {http.StatusBadRequest, "DIGEST_INVALID", "invalid digest: it is sha256: and 64, or sha512: and 128 hexadecimal digits in lower case"},
+	ErrPaginationInvalid: {http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results: n is a number, not negative"},
+	ErrUnauthenticated:   {http.StatusUnauthorized, "UNAUTHORIZED", "authentication required: any user name, and a token as the password"},
+	ErrDenied:            {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
+	ErrUnsupported:       {http.StatusMethodNotAllowed, "UNSUPPORTED", "operation not supported"},
+	ErrEndpointUnknown:   {http.StatusNotFound, "UNSUPPORTED", "endpoint not supported"},
 }
 
 // Error returns the text that clients are told.

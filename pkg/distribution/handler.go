@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -87,6 +89,12 @@ func (h *handler) handle(r *http.Request) (respond func(http.ResponseWriter), er
 			return nil, fmt.Errorf("listing %s: %w", req.path(), err)
 		}
 		return func(w http.ResponseWriter) { serveReferrers(w, r, referrers) }, nil
+	case kindTags:
+		tags, err := h.backend.Tags(r.Context(), req.repo)
+		if err != nil {
+			return nil, fmt.Errorf("listing %s: %w", req.path(), err)
+		}
+		return listTags(r, req.repo, tags)
 	default:
 		return servePing, nil
 	}
@@ -129,6 +137,36 @@ func serveReferrers(w http.ResponseWriter, r *http.Request, referrers []ocispec.
 	}
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
 	_ = json.NewEncoder(w).Encode(index) // an error here means that the client is gone
+}
+
+// listTags returns what sends a page of tags, without those that are reserved.
+func listTags(r *http.Request, repo Repository, tags []string) (func(http.ResponseWriter), error) {
+	query := r.URL.Query()
+	last := query.Get("last")
+	tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool {
+		return strings.HasPrefix(tag, reservedTagPrefix) || tag <= last && last != ""
+	})
+	more := false
+	if query.Has("n") {
+		n, err := strconv.Atoi(query.Get("n"))
+		if err != nil || n < 0 {
+			return nil, ErrPaginationInvalid
+		}
+		if more = n < len(tags); more {
+			tags = tags[:n]
+		}
+	}
+	if tags == nil {
+		tags = []string{} // clients expect a list
+	}
+	return func(w http.ResponseWriter) {
+		if more && len(tags) > 0 {
+			next := url.Values{"n": {query.Get("n")}, "last": {tags[len(tags)-1]}}
+			w.Header().Set("Link", "<"+pathPrefix+repo.String()+"/tags/list?"+next.Encode()+`>; rel="next"`)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"name": repo.String(), "tags": tags}) // an error here means that the client is gone
+	}, nil
 }
 
 // serveContent sends content and closes it. Ranges, preconditions and HEAD are

@@ -58,6 +58,13 @@ func (memory) Manifest(_ context.Context, repo Repository, dgst digest.Digest) (
 	return newText(manifestText, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: dgst}), nil
 }
 
+func (memory) Tags(_ context.Context, repo Repository) ([]string, error) {
+	if repo != repoApp {
+		return nil, ErrNameUnknown
+	}
+	return []string{"a", "anchor-" + hex256, "b", "c&d", "latest"}, nil
+}
+
 func (memory) Referrers(_ context.Context, repo Repository, subject digest.Digest) ([]ocispec.Descriptor, error) {
 	if repo != repoApp || subject != manifestDigest {
 		return nil, nil
@@ -119,6 +126,7 @@ type answer struct {
 	Challenge   string
 	Allow       string
 	Filters     string
+	Link        string
 }
 
 func errorAnswer(status int, code, message string) answer {
@@ -154,6 +162,15 @@ func TestHandler(t *testing.T) {
 	sig := `{"mediaType":"m","digest":"` + brokenDigest.String() + `","size":2,"artifactType":"a/sig"}`
 	filtered := func(a answer) answer {
 		a.Filters = "artifactType"
+		return a
+	}
+	const tagsPath = "/v2/ns/app/tags/list"
+	tags := func(next string, tags ...string) answer {
+		list, _ := json.Marshal(append([]string{}, tags...))
+		a := answer{Status: 200, ContentType: "application/json", Body: `{"name":"ns/app","tags":` + string(list) + "}\n"}
+		if next != "" {
+			a.Link = "<" + tagsPath + "?" + next + `>; rel="next"`
+		}
 		return a
 	}
 	referrersPath := "/v2/ns/app/referrers/" + manifestDigest.String()
@@ -203,6 +220,15 @@ func TestHandler(t *testing.T) {
 		{name: "referrers of nothing", path: "/v2/ns/other/referrers/" + manifestDigest.String(), want: referrers("")},
 		{name: "referrers, denied", path: referrersPath, header: bearer("none"), want: of(ErrNameUnknown)},
 		{name: "referrers of no digest", path: "/v2/ns/app/referrers/latest", want: of(ErrDigestInvalid)},
+		{name: "tags", path: tagsPath, want: tags("", "a", "b", "c&d", "latest")},
+		{name: "first tags", path: tagsPath + "?n=2", want: tags("last=b&n=2", "a", "b")},
+		{name: "next tags", path: tagsPath + "?n=1&last=b", want: tags("last=c%26d&n=1", "c&d")},
+		{name: "last tags", path: tagsPath + "?n=5&last=c%26d", want: tags("", "latest")},
+		{name: "no tags", path: tagsPath + "?n=0", want: tags("")},
+		{name: "tags after a tag that is not there", path: tagsPath + "?last=bb", want: tags("", "c&d", "latest")},
+		{name: "not so many", path: tagsPath + "?n=-1", want: of(ErrPaginationInvalid)},
+		{name: "tags of nothing", path: "/v2/ns/other/tags/list", want: of(ErrNameUnknown)},
+		{name: "tags, denied", path: tagsPath, header: bearer("none"), want: of(ErrNameUnknown)},
 		{name: "push", method: http.MethodPost, path: "/v2/ns/app/blobs/uploads/", want: of(ErrUnsupported)},
 		{name: "failure", path: "/v2/ns/app/manifests/fails", want: of(ErrInternal)},
 		{name: "panic", path: "/v2/ns/app/manifests/panics", want: of(ErrInternal)},
@@ -254,6 +280,7 @@ func TestHandler(t *testing.T) {
 				Challenge:   header.Get("WWW-Authenticate"),
 				Allow:       header.Get("Allow"),
 				Filters:     header.Get("OCI-Filters-Applied"),
+				Link:        header.Get("Link"),
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

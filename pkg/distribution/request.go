@@ -27,6 +27,8 @@ const (
 	kindBlob
 	// kindReferrers is GET /v2/<name>/referrers/<digest>, "Listing Referrers".
 	kindReferrers
+	// kindTags is GET /v2/<name>/tags/list, "Listing Tags".
+	kindTags
 )
 
 // request is a request of the specification, free of HTTP. Every field that its
@@ -83,6 +85,15 @@ func parseRequest(method, escapedPath string) (request, error) {
 		return parseDigestRequest(kindBlob, name, reference)
 	case "referrers":
 		return parseDigestRequest(kindReferrers, name, reference)
+	case "tags":
+		if reference != "list" {
+			return request{}, ErrEndpointUnknown
+		}
+		repo, err := repositoryOf(name)
+		if err != nil {
+			return request{}, err
+		}
+		return request{kind: kindTags, repo: repo}, nil
 	default:
 		return request{}, ErrEndpointUnknown
 	}
@@ -140,6 +151,8 @@ func (r request) path() string {
 		return pathPrefix + r.repo.String() + "/blobs/" + r.digest.String()
 	case kindReferrers:
 		return pathPrefix + r.repo.String() + "/referrers/" + r.digest.String()
+	case kindTags:
+		return pathPrefix + r.repo.String() + "/tags/list"
 	default:
 		return pathPrefix
 	}

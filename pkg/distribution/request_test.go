@@ -53,6 +53,7 @@ func TestRequests(t *testing.T) {
 			name: "referrers", path: "/v2/ns/app/referrers/sha256:" + hex256,
 			want: request{kind: kindReferrers, repo: repoApp, digest: digest.Digest("sha256:" + hex256)},
 		},
+		{name: "tags", path: "/v2/ns/app/tags/list", want: request{kind: kindTags, repo: repoApp}},
 		{
 			name: "repeated separators", path: "/v2/a--b/c__d.e/manifests/v1",
 			want: request{kind: kindManifest, repo: Repository{Namespace: "a--b", Name: "c__d.e"}, tag: "v1"},
@@ -108,7 +109,7 @@ func TestRequestsRefused(t *testing.T) {
 		{name: "double slash in front", path: "//v2/", want: ErrEndpointUnknown},
 		{name: "double slash behind", path: "/v2//", want: ErrEndpointUnknown},
 		{name: "catalog", path: "/v2/_catalog", want: ErrEndpointUnknown},
-		{name: "tags", path: "/v2/ns/app/tags/list", want: ErrEndpointUnknown},
+		{name: "other of tags", path: "/v2/ns/app/tags/all", want: ErrEndpointUnknown},
 		{name: "uploads", path: "/v2/ns/app/blobs/uploads/", want: ErrEndpointUnknown},
 		{name: "trailing slash", path: "/v2/ns/app/manifests/latest/", want: ErrEndpointUnknown},
 		{name: "double slash before the tag", path: "/v2/ns/app/manifests//latest", want: ErrEndpointUnknown},

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -38,7 +39,7 @@ func (s *Store) Resolve(ctx context.Context, repo distribution.Repository, tag s
 		return ocispec.Descriptor{}, fmt.Errorf("resolving tag %q of %s: %w", tag, repo, err)
 	}
 	// A repository is there as long as it has a tag.
-	tagged, err := s.images.List(ctx, fmt.Sprintf(`name~=%q`, "^"+regexp.QuoteMeta(repo.Name)+":"))
+	tagged, err := s.tagged(ctx, repo)
 	switch {
 	case err != nil:
 		return ocispec.Descriptor{}, fmt.Errorf("resolving tag %q of %s: %w", tag, repo, err)
@@ -47,6 +48,32 @@ func (s *Store) Resolve(ctx context.Context, repo distribution.Repository, tag s
 	default:
 		return ocispec.Descriptor{}, fmt.Errorf("tag %q of %s: %w", tag, repo, distribution.ErrManifestUnknown)
 	}
+}
+
+// Tags implements distribution.Backend.
+func (s *Store) Tags(ctx context.Context, repo distribution.Repository) ([]string, error) {
+	tagged, err := s.tagged(ctx, repo)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("listing tags of %s: %w", repo, err)
+	case len(tagged) == 0: // a repository is there as long as it has a tag
+		return nil, fmt.Errorf("%s: %w", repo, distribution.ErrNameUnknown)
+	}
+	tags := make([]string, len(tagged))
+	for i, image := range tagged {
+		tags[i] = strings.TrimPrefix(image.Name, imageName(repo, ""))
+	}
+	slices.Sort(tags)
+	return tags, nil
+}
+
+// tagged returns the image records of the tags of a repository.
+func (s *Store) tagged(ctx context.Context, repo distribution.Repository) ([]images.Image, error) {
+	ctx, err := namespaced(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	return s.images.List(ctx, fmt.Sprintf(`name~=%q`, "^"+regexp.QuoteMeta(imageName(repo, ""))))
 }
 
 // Manifest implements distribution.Backend.

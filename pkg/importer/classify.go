@@ -60,7 +60,7 @@ func recognise(err error, host string) *Error {
 		return tokenRefused(err, status)
 	case errors.As(err, &dns):
 		if dns.IsNotFound {
-			return failure(Unavailable, err, "%s: no such host; check its spelling", host)
+			return failure(NotFound, err, "%s: no such host; check its spelling", host)
 		}
 		return failure(Unavailable, err, "%s: its name cannot be resolved now", host)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -127,9 +127,15 @@ func tokenRefused(err error, answer *errcode.ErrorResponse) *Error {
 	}
 }
 
-// status turns an answer other than 200 into an error, and closes it. What says
-// what was asked for, whenAbsent what to do when that is not found.
-func status(resp *http.Response, what, whenAbsent string, now time.Time) *Error {
+// asked is what a request was for.
+type asked struct {
+	what       string // in words
+	whenAbsent string // what to do when that is not found
+	known      bool   // it was sent with credentials
+}
+
+// status turns an answer other than 200 into an error, and closes it.
+func status(resp *http.Response, asked asked, now time.Time) *Error {
 	defer resp.Body.Close()
 	code := strconv.Itoa(resp.StatusCode)
 	if c := errorCode(resp.Body); c != "" {
@@ -137,11 +143,16 @@ func status(resp *http.Response, what, whenAbsent string, now time.Time) *Error 
 	}
 	answered := &answerError{resp.StatusCode}
 	host := resp.Request.URL.Host
+	what := asked.what
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return failure(Unauthorized, answered, "%s: %s refused access (%s); it does not exist or needs credentials that may read it", what, host, code).wantsCredentials()
+		remedy := "it does not exist or needs credentials that may read it"
+		if asked.known {
+			remedy = "the credentials for it are wrong, or may not read it"
+		}
+		return failure(Unauthorized, answered, "%s: %s refused access (%s); %s", what, host, code, remedy).wantsCredentials()
 	case http.StatusNotFound, http.StatusGone:
-		return failure(NotFound, answered, "%s: not found at %s (%s); %s", what, host, code, whenAbsent)
+		return failure(NotFound, answered, "%s: not found at %s (%s); %s", what, host, code, asked.whenAbsent)
 	case http.StatusTooManyRequests:
 		e := failure(RateLimited, answered, "%s limits how often it may be asked (%s); credentials often raise the limit", host, code).wantsCredentials()
 		e.RetryAfter = retryAfter(resp.Header, now)

@@ -16,7 +16,8 @@ import (
 type Kind string
 
 const (
-	// NotFound: the source has no such repository, tag, manifest or blob.
+	// NotFound: there is no such host, or it has no such repository, tag, manifest
+	// or blob.
 	NotFound Kind = "NotFound"
 	// Unauthorized: the source refused access with every credential and without.
 	Unauthorized Kind = "Unauthorized"

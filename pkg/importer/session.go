@@ -159,7 +159,9 @@ func (s *session) send(ctx context.Context, credential auth.Credential, method, 
 		return nil, s.unanswered(ctx, err, host)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, status(resp, strings.TrimSuffix(below, "s")+" "+object, s.whenAbsent(below, object), s.options.Clock.Now())
+		return nil, status(resp, asked{
+			what: strings.TrimSuffix(below, "s") + " " + object, whenAbsent: s.whenAbsent(below, object), known: credential != auth.EmptyCredential,
+		}, s.options.Clock.Now())
 	}
 	return resp, nil
 }

@@ -141,7 +141,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		sortChallenges(resp.Header)
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
-		return nil, status(resp, "", "", w.options.Clock.Now())
+		return nil, status(resp, asked{}, w.options.Clock.Now())
 	}
 	return resp, nil
 }

@@ -23,6 +23,8 @@ type request struct {
 	importUID        types.UID
 	from             string
 	mirror, insecure bool
+	// verify: look only, copy and tag nothing.
+	verify bool
 }
 
 // outcome is what a successful attempt found.
@@ -86,10 +88,10 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 	unchanged := complete && resolved.Unchanged && history[0].ImageReference == out.ref.ImageReference
 	checked := out.ref.ReferrersCheckedAt
 	due := !complete || checked == nil || c.Clock.Since(checked.Time) >= referrersInterval
-	if unchanged && !due {
+	out.unchanged = unchanged
+	if unchanged && !due || req.verify {
 		return out, nil
 	}
-	out.unchanged = unchanged
 	if !complete {
 		mirrored, err := c.Importer.Mirror(ctx, src, resolved, destination, progress)
 		if err != nil {

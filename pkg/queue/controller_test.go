@@ -315,7 +315,7 @@ func TestVerify(t *testing.T) {
 	}{
 		{name: "resolved", from: appFrom, want: v1beta1.ImageImportStatus{
 			ImportAttempts: []v1beta1.ImportAttempt{{When: now, Succeed: true}}, StartTime: &now, CompletionTime: &now,
-			HashReference: &v1beta1.HashReference{From: appFrom, ImageReference: at("example.com/app", digestA), SourceReference: at("example.com/app", digestA),
+			HashReference: &v1beta1.HashReference{From: appFrom, ImageReference: at("mirror.example/ns/app", digestA), SourceReference: at("example.com/app", digestA),
 				ImportedAt: now, ResolvedAt: metav1.NewMicroTime(start), ImportUID: "uid-one", MediaType: mediaType, Platforms: resolvedPlatforms},
 			Conditions: []metav1.Condition{{Type: "Imported", Status: metav1.ConditionTrue, Reason: "Imported", ObservedGeneration: 1,
 				LastTransitionTime: now, Message: appFrom + " means " + string(digestA)}},

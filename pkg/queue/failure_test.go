@@ -308,3 +308,34 @@ func TestLongMessages(t *testing.T) {
 		}
 	}
 }
+
+// TestSuperseded: an import that waits for another attempt does not undo one that was asked for later and succeeded.
+func TestSuperseded(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	c.put(image)
+	c.source.onResolve(func(_ context.Context, src importer.Source) error {
+		if src.Reference.Tag() == "typo" {
+			return &importer.Error{Kind: importer.NotFound, Err: errors.New("no such tag")}
+		}
+		return nil
+	})
+	typo := newImport("typo", image, false)
+	typo.Spec.From = "example.com/app:typo"
+	c.put(typo)
+	c.run()
+	c.until("the first attempt does not fail", func() bool { return len(c.imp("typo").Status.ImportAttempts) == 1 })
+	c.clock.SetTime(start.Add(time.Second))
+	c.put(newImport("right", image, false))
+	c.finished("right")
+	c.source.move("example.com/app:typo", digestB)
+	c.source.onResolve(nil)
+	c.advance(time.Second, "the import is not looked at again", func() bool { return c.imp("typo").Status.CompletionTime != nil })
+	got := condition(c.imp("typo").Status.Conditions)
+	if got.Status != metav1.ConditionFalse || got.Reason != v1beta1.ReasonSuperseded || len(c.imp("typo").Status.ImportAttempts) != 2 {
+		t.Errorf("ended %s/%s after %d attempts, want False/Superseded at the second", got.Status, got.Reason, len(c.imp("typo").Status.ImportAttempts))
+	}
+	if said := condition(c.image("app").Status.Conditions); said.Status != metav1.ConditionTrue || len(c.image("app").Status.HashReferences) != 1 {
+		t.Errorf("the Image says %s/%s, with %d entries", said.Status, said.Reason, len(c.image("app").Status.HashReferences))
+	}
+}

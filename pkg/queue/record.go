@@ -184,7 +184,7 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began t
 	updated, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
 		c.endAttempt(status, began, v1beta1.ImportAttempt{When: metav1.NewTime(now), Reason: message})
 		attempts := len(status.ImportAttempts)
-		if kind.Terminal() || attempts >= maxAttempts {
+		if kind.Terminal() || kind == v1beta1.ReasonSuperseded || attempts >= maxAttempts {
 			status.CompletionTime = ptr.To(metav1.NewTime(now))
 			c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionFalse, string(kind), message)
 			return
@@ -197,7 +197,7 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began t
 	if err != nil {
 		return client(err)
 	}
-	klog.FromContext(ctx).V(2).Info("Attempt failed", "reason", kind, "attempt", len(updated.Status.ImportAttempts), "err", message)
+	klog.FromContext(ctx).Info("Attempt failed", "reason", kind, "attempt", len(updated.Status.ImportAttempts), "err", message)
 	if kind == importer.MirrorUnavailable && typed.Cause() != nil {
 		klog.FromContext(ctx).Error(typed.Cause(), "The mirror failed")
 	}
@@ -209,9 +209,7 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began t
 func (c *Controller) failImage(ctx context.Context, imp *v1beta1.ImageImport, kind importer.Kind, message string) error {
 	defer c.lock(imp)()
 	_, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
-		// The times that objects are created at have whole seconds.
-		if history := image.Status.HashReferences; len(history) > 0 &&
-			!history[0].ResolvedAt.Time.Before(imp.CreationTimestamp.Add(time.Second)) {
+		if overtaken(imp, image) {
 			return
 		}
 		c.setCondition(&image.Status.Conditions, observed(image, imp), metav1.ConditionFalse, string(kind), message)

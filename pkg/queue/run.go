@@ -43,6 +43,9 @@ func (c *Controller) run(ctx context.Context, imp *v1beta1.ImageImport) (time.Du
 		namespace: imp.Namespace, image: image.Name, importUID: imp.UID, from: imp.Spec.From,
 		mirror: ptr.Deref(imp.Spec.Mirror, false), insecure: ptr.Deref(imp.Spec.Insecure, false),
 	}
+	if superseded(imp, image) {
+		return 0, c.fail(ctx, imp, began, errSuperseded)
+	}
 	attempt, end := c.underWay.begin(ctx, imp.UID)
 	defer end()
 	out, err := c.timedAttempt(attempt, imp, req, image.Status.HashReferences)
@@ -142,6 +145,22 @@ var (
 	// errImportGone is why an attempt ends whose ImageImport was deleted.
 	errImportGone = errors.New("the ImageImport was deleted")
 )
+
+// errSuperseded is why an import is not tried again after a later one succeeded.
+var errSuperseded error = &importer.Error{Kind: v1beta1.ReasonSuperseded,
+	Err: errors.New("an import that was asked for later has succeeded; import again if this one is still wanted")}
+
+// superseded reports whether an import that has failed before would undo another one, which was resolved after it was asked for.
+func superseded(imp *v1beta1.ImageImport, image *v1beta1.Image) bool {
+	return len(imp.Status.ImportAttempts) > 0 && overtaken(imp, image)
+}
+
+// overtaken reports whether what an Image means was resolved after an import was asked for. The times that objects are created
+// at have whole seconds.
+func overtaken(imp *v1beta1.ImageImport, image *v1beta1.Image) bool {
+	history := image.Status.HashReferences
+	return len(history) > 0 && !history[0].ResolvedAt.Time.Before(imp.CreationTimestamp.Add(time.Second))
+}
 
 // imageOf returns the Image that owns an import, errImageGone when it is not there any more.
 func (c *Controller) imageOf(ctx context.Context, imp *v1beta1.ImageImport) (*v1beta1.Image, error) {

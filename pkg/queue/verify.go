@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/utils/ptr"
@@ -53,8 +54,16 @@ func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outc
 		return outcome{}, &importer.Error{Kind: importer.Timeout, Err: fmt.Errorf("%s is busy with other imports; try again later", ref.Host())}
 	}
 	defer release()
+	var history []v1beta1.HashReference
+	image, err := c.Client.TaggerV1beta1().Images(imp.Namespace).Get(ctx, imp.Spec.TargetImage, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		history = image.Status.HashReferences
+	case !apierrors.IsNotFound(err): // it would be created
+		return outcome{}, err
+	}
 	return c.attempt(ctx, request{
-		namespace: imp.Namespace, image: imp.Spec.TargetImage, importUID: imp.UID,
-		from: imp.Spec.From, insecure: ptr.Deref(imp.Spec.Insecure, false),
-	}, nil, func(importer.Progress) {})
+		namespace: imp.Namespace, image: imp.Spec.TargetImage, importUID: imp.UID, from: imp.Spec.From,
+		mirror: ptr.Deref(imp.Spec.Mirror, false), insecure: ptr.Deref(imp.Spec.Insecure, false), verify: true,
+	}, history, func(importer.Progress) {})
 }

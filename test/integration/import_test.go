@@ -174,10 +174,7 @@ func TestAuthFile(t *testing.T) {
 	})
 	dir := t.TempDir()
 	auths := filepath.Join(dir, "auth.json")
-	s := start(t, dir, "--v=6", "--registry-auth-file", auths)
-	namespace := newNamespace()
 	spec := v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}
-
 	write := func(password string) {
 		content := `{"auths":{"` + out.host + `":{"auth":"` + base64.StdEncoding.EncodeToString([]byte(user+":"+password)) + `"}}}`
 		if err := os.WriteFile(auths, []byte(content), 0o600); err != nil {
@@ -185,6 +182,8 @@ func TestAuthFile(t *testing.T) {
 		}
 	}
 	write("wrong")
+	s := start(t, dir, "--v=6", "--registry-auth-file", auths)
+	namespace := newNamespace()
 	answered, err := s.api.TaggerV1beta1().Images(namespace).Import(t.Context(), "app", &v1beta1.ImageImport{Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ func TestDataDirIsPrivate(t *testing.T) {
 
 	want := map[string]fs.FileMode{
 		".": 0o700, "etcd": 0o700, "store": 0o700,
-		"token": 0o600, "ca.key": 0o600, "kubeconfig": 0o600,
+		"token": 0o600, "ca-key.pem": 0o600, "kubeconfig": 0o600,
 	}
 	got := map[string]fs.FileMode{}
 	for name := range want {
@@ -189,6 +189,18 @@ func TestStartIsRefused(t *testing.T) {
 			want: `--allowed-registries: "quay.io/company" is not HOST or HOST:PORT, with \* for any part; leave scheme and repository out`,
 		},
 		{
+			name:    "credentials that are not there",
+			prepare: func(t *testing.T) (string, []string) { return t.TempDir(), []string{"--registry-auth-file", "/absent"} },
+			want:    `--registry-auth-file: stat /absent: no such file or directory`,
+		},
+		{
+			name: "a host that is a URL",
+			prepare: func(t *testing.T) (string, []string) {
+				return t.TempDir(), []string{"--registry-external-host", "http://x"}
+			},
+			want: `--registry-external-host "http://x": write HOST or HOST:PORT in lower case, without scheme or path; a host without a dot needs its port`,
+		},
+		{
 			name:    "certificates that are not there",
 			prepare: func(t *testing.T) (string, []string) { return t.TempDir(), []string{"--registry-certs-dir", "/absent"} },
 			want:    `--registry-certs-dir: open /absent: no such file or directory`,
@@ -296,7 +308,7 @@ func TestTokenIsNotLogged(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
-	key, err := os.ReadFile(filepath.Join(s.dir, "ca.key"))
+	key, err := os.ReadFile(filepath.Join(s.dir, "ca-key.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/apiserver"
+	"tagger.dev/tagger/pkg/importer"
 )
 
 // etcdPrefix is where everything is stored in etcd. It is frozen: another one would lose what was stored.
@@ -137,6 +138,11 @@ func (o *Options) Validate() []error {
 	}
 	if o.SecurePort != 0 && o.SecurePort == o.RegistryPort {
 		errs = append(errs, fmt.Errorf("--secure-port and --registry-port are both %d: choose two ports", o.SecurePort))
+	}
+	if o.RegistryExternalHost != "" {
+		if host, err := importer.CanonicalHost(o.RegistryExternalHost); err != nil || host != o.RegistryExternalHost {
+			errs = append(errs, fmt.Errorf("--registry-external-host %q: write HOST or HOST:PORT in lower case, without scheme or path; a host without a dot needs its port", o.RegistryExternalHost))
+		}
 	}
 	for flag, n := range map[string]int{
 		"--concurrent-imports": o.ConcurrentImports, "--concurrent-imports-per-host": o.ConcurrentImportsPerHost,

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -86,6 +87,11 @@ func (o *SourceOptions) validate() []error {
 	for flag, n := range map[string]int{"--blob-streams": o.BlobStreams, "--blob-streams-per-host": o.BlobStreamsPerHost} {
 		if n < 1 {
 			errs = append(errs, fmt.Errorf("%s %d: must be at least 1", flag, n))
+		}
+	}
+	if o.RegistryAuthFile != "" {
+		if _, err := os.Stat(o.RegistryAuthFile); err != nil {
+			errs = append(errs, fmt.Errorf("--registry-auth-file: %w", err))
 		}
 	}
 	if _, err := importer.LoadHostCAs(o.RegistryCertsDir); o.RegistryCertsDir != "" && err != nil {

@@ -27,7 +27,7 @@ const (
 	lockFile       = "lock"
 	versionFile    = "version"
 	caCertFile     = "ca.crt"
-	caKeyFile      = "ca.key"
+	caKeyFile      = "ca-key.pem" // not *.key: clients that are given the directory would take it for their own
 	tokenFile      = "token"
 	kubeconfigFile = "kubeconfig"
 	etcdDir        = "etcd"
@@ -101,7 +101,7 @@ func lockDir(path string) (*fileutil.LockedFile, error) {
 		if pid, err := readNumber(name); err == nil {
 			holder += fmt.Sprintf(" (pid %d)", pid)
 		}
-		return nil, fmt.Errorf("it is in use by %s: %w", holder, err)
+		return nil, fmt.Errorf("it is in use by %s", holder)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("locking it: %w", err)

@@ -4,7 +4,6 @@
 package standalone
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 )
@@ -97,10 +95,7 @@ func TestDataDirInUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data")
 	d := openDataDir(t, path)
 	_, err := OpenDataDir(path)
-	if !errors.Is(err, fileutil.ErrLocked) {
-		t.Fatalf("got %v, want %v", err, fileutil.ErrLocked)
-	}
-	if want := fmt.Sprintf("in use by another tagger-apiserver (pid %d)", os.Getpid()); !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("in use by another tagger-apiserver (pid %d)", os.Getpid()); err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("got %v, want one with %q", err, want)
 	}
 	if err := d.Close(); err != nil {
@@ -207,7 +202,7 @@ func TestKubeconfig(t *testing.T) {
 		modes[entry.Name()] = info.Mode()
 	}
 	wantModes := map[string]fs.FileMode{
-		"lock": 0o600, "version": 0o600, "ca.crt": 0o644, "ca.key": 0o600, "token": 0o600, "kubeconfig": 0o600,
+		"lock": 0o600, "version": 0o600, "ca.crt": 0o644, "ca-key.pem": 0o600, "token": 0o600, "kubeconfig": 0o600,
 	}
 	if diff := cmp.Diff(wantModes, modes); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -60,6 +61,8 @@ func describe(err error) (message, hint string) {
 		hint = known.hint
 	case apierrors.IsUnauthorized(err):
 		message = fmt.Sprintf("You must be logged in to the server (%s)", message)
+	case apierrors.IsInvalid(err) && needsFrom(err):
+		hint = "Say where to import it from: --from=REFERENCE"
 	case servesNoAPI(err):
 		message = fmt.Sprintf("the server does not serve %s", v1beta1.SchemeGroupVersion)
 		hint = "Is Tagger installed there? See: kubectl get apiservice v1beta1.tagger.dev"
@@ -69,6 +72,17 @@ func describe(err error) (message, hint string) {
 		message = fmt.Sprintf("Unable to connect to the server: %v", unreached.Err)
 	}
 	return message, hint
+}
+
+// needsFrom reports whether a refused import lacks a source.
+func needsFrom(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(cause metav1.StatusCause) bool {
+		return cause.Field == "spec.from" && cause.Type == metav1.CauseTypeFieldValueRequired
+	})
 }
 
 // servesNoAPI says whether a server answered 404 without being asked for an object: it does not know the path.

@@ -141,8 +141,8 @@ func (f *follower) observe(ctx context.Context, until func(*v1beta1.ImageImport)
 
 // report shows how the import goes, and says what happened since the last time.
 func (f *follower) report() {
-	f.reportAttempts()
 	f.display.show(f.imp)
+	f.reportAttempts()
 }
 
 // reportAttempts says which attempts failed since the last time.

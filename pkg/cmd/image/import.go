@@ -61,7 +61,7 @@ itself: nothing is there, access is refused, or the certificate does not verify.
 ten times, as it does when the command is interrupted.
 
 Exit codes: 0 when the image was imported or is unchanged, 1 when that failed, 130 when the command was interrupted.`,
-		Example: `  # Import the image myapp from where it was last imported from
+		Example: `  # Import the image myapp from where its spec says
   kubectl image import myapp
 
   # Create the image myapp, and mirror it into the cluster
@@ -79,7 +79,7 @@ Exit codes: 0 when the image was imported or is unchanged, 1 when that failed, 1
 	flags.StringVar(&o.from, "from", "", "The `REFERENCE` to import from, as docker takes it, for example quay.io/company/myapp:latest. Absent: as the Image says.")
 	flags.BoolVar(&o.mirror, "mirror", false, "Copy the image into the mirror, all platforms. Absent: as the Image says; --mirror=false does not.")
 	flags.BoolVar(&o.insecure, "insecure-source", false, "The source may be reached over plain HTTP or TLS that does not verify. Absent: as the Image says.")
-	flags.BoolVar(&o.wait, "wait", false, "Wait until the import ended, however often an attempt fails; --wait=false waits a few seconds at most. Absent: wait until it ended or an attempt failed for a reason that seldom heals by itself.")
+	flags.BoolVar(&o.wait, "wait", false, "Wait until the import ended, however often an attempt fails; --wait=false waits a few seconds at most, and fails only if the import has ended by then. Absent: wait until it ended or an attempt failed for a reason that seldom heals by itself.")
 	flags.StringVar(&o.dryRun, "dry-run", "none", `Must be "none" or "server". With "server" the reference is resolved, and nothing is stored or copied.`)
 	o.print.AddFlags(cmd)
 	return cmd
@@ -238,13 +238,21 @@ func importError(imp *v1beta1.ImageImport) error {
 	case !ended(imp):
 		return &failure{
 			err:  fmt.Errorf("%s, attempt %d of %d)", prefix, attempts, tagger.MaxImportAttempts),
-			hint: "The cluster goes on trying; look at it with: " + lookAt(imp),
+			hint: insecureHint(condition.Reason) + "The cluster goes on trying until the ImageImport is deleted; look at it with: " + lookAt(imp),
 		}
 	case attempts > 1:
 		return fmt.Errorf("%s, after %d attempts)", prefix, attempts)
 	default:
 		return errors.New(prefix + ")")
 	}
+}
+
+// insecureHint is what a person may want where a certificate does not verify.
+func insecureHint(reason string) string {
+	if reason != v1beta1.ReasonTLS {
+		return ""
+	}
+	return "Import with --insecure-source if the source is meant to be reached so.\n"
 }
 
 // followError says what became of an import that could not be followed to its end.
@@ -265,5 +273,5 @@ func followError(ctx context.Context, imp *v1beta1.ImageImport, err error) error
 
 // lookAt is the command that shows an import.
 func lookAt(imp *v1beta1.ImageImport) string {
-	return fmt.Sprintf("kubectl get imageimport %s --namespace %s", imp.Name, imp.Namespace)
+	return fmt.Sprintf("kubectl describe imageimport %s --namespace %s", imp.Name, imp.Namespace)
 }

@@ -79,7 +79,7 @@ func TestImport(t *testing.T) {
 	const (
 		success = "image.tagger.dev/myapp imported from quay.io/company/myapp:latest\n  mirror.example/ns/myapp@" + digest + "\n"
 		began   = "importing quay.io/company/myapp:latest by imageimport.tagger.dev/myapp-0a1b2c3d\n"
-		notOver = "The cluster goes on trying; look at it with: kubectl get imageimport myapp-0a1b2c3d --namespace ns\n"
+		notOver = "The cluster goes on trying until the ImageImport is deleted; look at it with: kubectl describe imageimport myapp-0a1b2c3d --namespace ns\n"
 	)
 	done := anImport(v1beta1.ReasonImported, over(true))
 	invalid := apierrors.NewInvalid(schema.GroupKind{Group: v1beta1.GroupName, Kind: "ImageImport"}, "myapp-0a1b2c3d",
@@ -143,14 +143,14 @@ func TestImport(t *testing.T) {
 			answer: anImport(v1beta1.ReasonNotFound, failed("no such tag")),
 			steps:  []step{{state: anImport(v1beta1.ReasonImported, failed("no such tag"), over(true))}},
 			want: result{Stdout: success,
-				Stderr: "attempt 1 of 10 failed: no such tag (NotFound); the next one begins in 0s\n" + began},
+				Stderr: began + "attempt 1 of 10 failed: no such tag (NotFound); the next one begins in 0s\n"},
 		},
 		{
 			name:   "not found, waited for until the cluster gave up",
 			args:   []string{"--wait=true"},
 			answer: anImport(v1beta1.ReasonNotFound, failed("no such tag")),
 			steps:  []step{{state: anImport(v1beta1.ReasonNotFound, failed("no such tag", "no such repository"), over(false))}},
-			want: result{Code: 1, Stderr: "attempt 1 of 10 failed: no such tag (NotFound); the next one begins in 0s\n" + began +
+			want: result{Code: 1, Stderr: began + "attempt 1 of 10 failed: no such tag (NotFound); the next one begins in 0s\n" +
 				"error: importing myapp: no such repository (NotFound, after 2 attempts)\n"},
 		},
 		{
@@ -192,7 +192,7 @@ func TestImport(t *testing.T) {
 			steps:  []step{{refuse: forbidden("imageimports", "myapp-0a1b2c3d", "no longer yours"), times: 2}},
 			want: result{Code: 1, Stderr: began + "error: could not follow the import of myapp: " +
 				"imageimports.tagger.dev \"myapp-0a1b2c3d\" is forbidden: no longer yours\n" +
-				"What became of it is shown by: kubectl get imageimport myapp-0a1b2c3d --namespace ns\n"},
+				"What became of it is shown by: kubectl describe imageimport myapp-0a1b2c3d --namespace ns\n"},
 		},
 		{
 			name:   "deleted",
@@ -310,7 +310,7 @@ func TestImportIsInterrupted(t *testing.T) {
 	server.start()
 	got := server.run(ctx, clock.RealClock{}, map[string]func(){"importing": interrupt}, "import", "myapp")
 	want := result{Code: 130, Stderr: "importing quay.io/company/myapp:latest by imageimport.tagger.dev/myapp-0a1b2c3d\n" +
-		"interrupted: the import goes on in the cluster; look at it with: kubectl get imageimport myapp-0a1b2c3d --namespace ns\n"}
+		"interrupted: the import goes on in the cluster; look at it with: kubectl describe imageimport myapp-0a1b2c3d --namespace ns\n"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("unexpected result (-want +got):\n%s", diff)
 	}

@@ -44,6 +44,9 @@ const (
 	ReasonMirrorUnauthorized = "MirrorUnauthorized"
 	// ReasonDigestMismatch: the source delivered other bytes than it named.
 	ReasonDigestMismatch = "DigestMismatch"
+	// ReasonSuperseded: an import that was asked for later succeeded first, so that another attempt would undo it. Not tried
+	// again.
+	ReasonSuperseded = "Superseded"
 )
 
 // ReasonSeldomHeals says whether a reason of the condition Imported names a failure that seldom heals by itself: more attempts

@@ -22,7 +22,7 @@ type Image struct {
 	// What to follow, and how to import it.
 	// +optional
 	Spec ImageSpec `json:"spec,omitempty"`
-	// What Tagger has recorded. Written by Tagger alone; what a client sends here is ignored.
+	// What Tagger has recorded. Written by Tagger, through images/status; in a create or an update of the Image it is ignored.
 	// +optional
 	Status ImageStatus `json:"status,omitempty"`
 }
@@ -143,7 +143,8 @@ type ImageImport struct {
 	// What to import. Cannot be changed once created.
 	// +optional
 	Spec ImageImportSpec `json:"spec,omitempty"`
-	// How the import went so far. Written by Tagger alone; what a client sends here is ignored.
+	// How the import went so far. Written by Tagger, through imageimports/status; in a create or an update of the ImageImport it
+	// is ignored.
 	// +optional
 	Status ImageImportStatus `json:"status,omitempty"`
 }
@@ -181,7 +182,8 @@ type ImageImportStatus struct {
 	ImportAttempts []ImportAttempt `json:"importAttempts,omitempty"`
 	// The state of the import. "Imported" is Unknown while it waits for an attempt or runs, then True or False. The
 	// reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid,
-	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed.
+	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed, and Superseded when a
+	// later import succeeded before another attempt.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -82,12 +82,25 @@ func (s Strategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) fie
 	return validation.ValidateImageUpdate(obj.(*tagger.Image), old.(*tagger.Image), s.reference)
 }
 
-// WarningsOnCreate has none.
-func (Strategy) WarningsOnCreate(context.Context, runtime.Object) []string { return nil }
+// WarningsOnCreate warns of a schedule.
+func (Strategy) WarningsOnCreate(_ context.Context, obj runtime.Object) []string {
+	return warnings(&obj.(*tagger.Image).Spec)
+}
 
-// WarningsOnUpdate has none.
-func (Strategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {
-	return nil
+// WarningsOnUpdate warns of a schedule that is new.
+func (Strategy) WarningsOnUpdate(_ context.Context, obj, old runtime.Object) []string {
+	if apiequality.Semantic.DeepEqual(obj.(*tagger.Image).Spec, old.(*tagger.Image).Spec) {
+		return nil
+	}
+	return warnings(&obj.(*tagger.Image).Spec)
+}
+
+// warnings says what is accepted and does nothing yet.
+func warnings(spec *tagger.ImageSpec) []string {
+	if spec.RefreshInterval == nil {
+		return nil
+	}
+	return []string{"spec.refreshInterval: this version does not refresh by itself yet; import the image to refresh it"}
 }
 
 // AllowCreateOnUpdate is false: an Image is created by a create or an apply.

@@ -33,7 +33,7 @@ var columns = []metav1.TableColumnDefinition{
 	{Name: "Mirror", Type: "boolean", Description: "Whether imports copy the image into the mirror registry."},
 	{Name: "Digest", Type: "string", Description: "The digest that the tag means now, shortened."},
 	{Name: "Imported", Type: "string", Description: "How long ago that was last imported."},
-	{Name: "Status", Type: "string", Description: "The outcome of the last import: Imported, Unchanged, or why it failed; NeverImported where none has ended."},
+	{Name: "Status", Type: "string", Description: "The outcome of the last import: Imported, Unchanged, or Failed with the reason; NeverImported where none has ended."},
 	{Name: "Generations", Type: "integer", Priority: 1, Description: "How many entries the history has."},
 	{Name: "Insecure", Type: "boolean", Priority: 1, Description: "Whether the source may be reached insecurely."},
 	{Name: "Image Reference", Type: "string", Priority: 1, Description: "What to run."},
@@ -70,6 +70,9 @@ func (c TableConvertor) row(image *tagger.Image) metav1.TableRow {
 	status := neverImported
 	if condition := meta.FindStatusCondition(image.Status.Conditions, v1beta1.ConditionImported); condition != nil {
 		status = condition.Reason
+		if condition.Status == metav1.ConditionFalse {
+			status = "Failed (" + status + ")"
+		}
 	}
 	return metav1.TableRow{
 		Cells: []any{image.Name, image.Spec.From, image.Spec.Mirror, digest, imported, status,

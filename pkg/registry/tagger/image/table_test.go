@@ -52,7 +52,7 @@ func TestTable(t *testing.T) {
 					int64(2), false, "mirror.example:5000/ns/myapp@" + dgst, "2d",
 				},
 				{
-					"myapp", "quay.io/company/myapp:latest", true, "0123456789ab", "5m", "NotFound",
+					"myapp", "quay.io/company/myapp:latest", true, "0123456789ab", "5m", "Failed (NotFound)",
 					int64(2), false, "mirror.example:5000/ns/myapp@" + dgst, "2d",
 				},
 			},

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
@@ -149,6 +150,9 @@ func (b *binder) override(ctx context.Context, imp *tagger.ImageImport, image *t
 	target := imageTarget(ctx, image.Name)
 	if err := b.writer.Authorize(ctx, "update", target, "the import overrides from or insecure of its Image"); err != nil {
 		return nil, nil, err
+	}
+	if otherSource && image.Spec.From != "" {
+		warning.AddWarning(ctx, "", fmt.Sprintf("Image %s goes on following %s; to follow %s, change its spec.from", image.Name, image.Spec.From, imp.Spec.From))
 	}
 	if !otherSource || image.Spec.RefreshInterval == nil || image.Spec.Suspend {
 		return image, nothing, nil
