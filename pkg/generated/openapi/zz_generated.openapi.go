@@ -2848,7 +2848,7 @@ func schema_pkg_apis_tagger_v1beta1_Image(ref common.ReferenceCallback) common.O
 					},
 					"status": {
 						SchemaProps: spec.SchemaProps{
-							Description: "What Tagger has recorded. Written by Tagger alone; what a client sends here is ignored.",
+							Description: "What Tagger has recorded. Written by Tagger, through images/status; in a create or an update of the Image it is ignored.",
 							Default:     map[string]interface{}{},
 							Ref:         ref(v1beta1.ImageStatus{}.OpenAPIModelName()),
 						},
@@ -2898,7 +2898,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageImport(ref common.ReferenceCallback) co
 					},
 					"status": {
 						SchemaProps: spec.SchemaProps{
-							Description: "How the import went so far. Written by Tagger alone; what a client sends here is ignored.",
+							Description: "How the import went so far. Written by Tagger, through imageimports/status; in a create or an update of the ImageImport it is ignored.",
 							Default:     map[string]interface{}{},
 							Ref:         ref(v1beta1.ImageImportStatus{}.OpenAPIModelName()),
 						},
@@ -3055,7 +3055,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageImportStatus(ref common.ReferenceCallba
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "The state of the import. \"Imported\" is Unknown while it waits for an attempt or runs, then True or False. The reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid, UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed.",
+							Description: "The state of the import. \"Imported\" is Unknown while it waits for an attempt or runs, then True or False. The reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid, UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed, and Superseded when a later import succeeded before another attempt.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{

@@ -24,7 +24,7 @@ type ImageApplyConfiguration struct {
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// What to follow, and how to import it.
 	Spec *ImageSpecApplyConfiguration `json:"spec,omitempty"`
-	// What Tagger has recorded. Written by Tagger alone; what a client sends here is ignored.
+	// What Tagger has recorded. Written by Tagger, through images/status; in a create or an update of the Image it is ignored.
 	Status *ImageStatusApplyConfiguration `json:"status,omitempty"`
 }
 

@@ -25,7 +25,8 @@ type ImageImportApplyConfiguration struct {
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// What to import. Cannot be changed once created.
 	Spec *ImageImportSpecApplyConfiguration `json:"spec,omitempty"`
-	// How the import went so far. Written by Tagger alone; what a client sends here is ignored.
+	// How the import went so far. Written by Tagger, through imageimports/status; in a create or an update of the ImageImport it
+	// is ignored.
 	Status *ImageImportStatusApplyConfiguration `json:"status,omitempty"`
 }
 

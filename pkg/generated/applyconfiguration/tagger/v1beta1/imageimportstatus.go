@@ -21,7 +21,8 @@ type ImageImportStatusApplyConfiguration struct {
 	ImportAttempts []ImportAttemptApplyConfiguration `json:"importAttempts,omitempty"`
 	// The state of the import. "Imported" is Unknown while it waits for an attempt or runs, then True or False. The
 	// reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid,
-	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed.
+	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed, and Superseded when a
+	// later import succeeded before another attempt.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// How far the mirroring of the current attempt has come. Absent when nothing is mirrored.
 	Progress *ImportProgressApplyConfiguration `json:"progress,omitempty"`
