@@ -200,6 +200,10 @@ func readManifest(desc ocispec.Descriptor, reader io.Reader) ([]byte, error) {
 // same digest do not meet before their commits, and there the second finds it
 // done.
 func (s *Store) write(ctx context.Context, desc ocispec.Descriptor, reader io.Reader, labels map[string]string) (err error) {
+	if err := s.checkSpace(desc.Size); err != nil {
+		return err
+	}
+	reader = &spaceReader{Reader: reader, store: s}
 	var ingester interface {
 		content.Ingester
 		content.IngestManager
@@ -354,6 +358,20 @@ func (r *Repository) Commit(ctx context.Context, tags map[string]digest.Digest) 
 		return fmt.Errorf("committing to %s: %w", r.name, err)
 	}
 	r.lease = leases.Lease{}
+	return nil
+}
+
+// Untag removes tags, those that are there.
+func (r *Repository) Untag(ctx context.Context, tags ...string) error {
+	ctx, err := namespaced(ctx, r.name)
+	if err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		if err := r.store.images.Delete(ctx, imageName(r.name, tag)); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("untagging %q of %s: %w", tag, r.name, err)
+		}
+	}
 	return nil
 }
 

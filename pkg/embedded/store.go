@@ -30,13 +30,16 @@ const (
 	// lockTimeout bounds the wait for a database that another process holds.
 	lockTimeout = time.Second
 	// defaultLeaseDuration is how long the content of an import that never
-	// came to its Commit is kept for the next attempt.
-	defaultLeaseDuration = 24 * time.Hour
+	// came to its Commit is kept for the next attempt, which comes after an hour
+	// at the latest.
+	defaultLeaseDuration = 2 * time.Hour
 )
 
 // Store is an image store in a directory. All of its methods may be called
 // concurrently.
 type Store struct {
+	dir     string
+	reserve int64 // bytes of the disk that are not used
 	db      *metadata.DB
 	files   fileStore
 	content content.Store
@@ -49,10 +52,11 @@ type Store struct {
 
 // OpenStore opens the store in dir, which is created (0700) when absent. Writes
 // that an earlier process left unfinished are dropped. The caller closes the
-// store.
+// store. Reserve is how many bytes of the disk it leaves free: content that would
+// need them is refused with an error that wraps syscall.ENOSPC.
 //
 // It fails within about a second when another process has the store open.
-func OpenStore(ctx context.Context, dir string) (*Store, error) {
+func OpenStore(ctx context.Context, dir string, reserve int64) (*Store, error) {
 	if err := privateDir(dir); err != nil {
 		return nil, fmt.Errorf("creating the image store: %w", err)
 	}
@@ -70,7 +74,7 @@ func OpenStore(ctx context.Context, dir string) (*Store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the image store in %s: %w", dir, err)
 	}
-	store, err := newStore(ctx, dir, bdb)
+	store, err := newStore(ctx, dir, reserve, bdb)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the image store in %s: %w", dir, err), bdb.Close())
 	}
@@ -78,7 +82,7 @@ func OpenStore(ctx context.Context, dir string) (*Store, error) {
 }
 
 // newStore builds the store over its database, which it alone has open.
-func newStore(ctx context.Context, dir string, bdb *bolt.DB) (*Store, error) {
+func newStore(ctx context.Context, dir string, reserve int64, bdb *bolt.DB) (*Store, error) {
 	root := filepath.Join(dir, "content")
 	// No writer outlives its process, and a write that was cut short can be
 	// such that containerd cannot even list it.
@@ -99,6 +103,8 @@ func newStore(ctx context.Context, dir string, bdb *bolt.DB) (*Store, error) {
 		return nil, err
 	}
 	return &Store{
+		dir:           dir,
+		reserve:       reserve,
 		db:            db,
 		files:         files,
 		content:       db.ContentStore(),

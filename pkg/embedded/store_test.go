@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -197,7 +198,7 @@ func TestStoreRestart(t *testing.T) {
 	repo := s.Repository("ns", "app")
 	push(t, repo, items...)
 	commit(t, repo, root, "latest")
-	if _, err := OpenStore(t.Context(), dir); !errors.Is(err, bolterrors.ErrTimeout) {
+	if _, err := OpenStore(t.Context(), dir, 0); !errors.Is(err, bolterrors.ErrTimeout) {
 		t.Errorf("second open: got %v, want %v", err, bolterrors.ErrTimeout)
 	}
 	if err := s.Close(); err != nil {
@@ -317,5 +318,45 @@ func TestReferrers(t *testing.T) {
 	}
 	if !complete(t, app, root) {
 		t.Error("the image is incomplete")
+	}
+}
+
+// TestReserve: what would leave less space on the disk than the reserve is refused, before and while it is written.
+func TestReserve(t *testing.T) {
+	t.Parallel()
+	s, err := OpenStore(t.Context(), t.TempDir(), 1<<60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	l := layer("content")
+	if err := s.Repository("ns", "app").Push(t.Context(), l.desc, bytes.NewReader(l.data)); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Push: %v, want no space", err)
+	}
+	if _, err := io.Copy(io.Discard, &spaceReader{Reader: io.LimitReader(zeros{}, checkSpaceEvery), store: s}); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("reading: %v, want no space", err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestUntag(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	items, root := sample(t, "untagged")
+	repo := s.Repository("ns", "app")
+	push(t, repo, items...)
+	commit(t, repo, root, "kept", "gone")
+	if err := repo.Untag(t.Context(), "gone", "absent"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Tags(t.Context(), distribution.Repository{Namespace: "ns", Name: "app"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"kept"}, got); diff != "" {
+		t.Errorf("tags (-want +got):\n%s", diff)
 	}
 }

@@ -32,6 +32,8 @@ type Destination interface {
 	// thereby protects that from collection for as long as the tag is. What refers
 	// to a manifest is protected with it. That of unfinished copies ends.
 	Commit(ctx context.Context, tags map[string]digest.Digest) error
+	// Untag removes tags, those that are there.
+	Untag(ctx context.Context, tags ...string) error
 	// Complete reports whether root and everything below it can be read back in
 	// this repository.
 	Complete(ctx context.Context, root digest.Digest) (bool, error)

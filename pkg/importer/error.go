@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -128,7 +129,16 @@ func (c *cause) Unwrap() error { return c.err }
 
 // failure makes an Error without a reference; the exported methods add it.
 func failure(kind Kind, err error, format string, args ...any) *Error {
-	return &Error{Kind: kind, Err: &cause{text: fmt.Sprintf(format, args...), err: err}}
+	return &Error{Kind: kind, Err: &cause{text: strings.Map(printable, fmt.Sprintf(format, args...)), err: err}}
+}
+
+// printable keeps control characters, and letters that look like others or turn
+// the direction of writing, out of texts: hosts in redirects may have them.
+func printable(r rune) rune {
+	if r >= ' ' && r <= '~' || r == '…' {
+		return r
+	}
+	return '?'
 }
 
 // wantsCredentials marks a failure that other credentials may heal.

@@ -54,3 +54,12 @@ func TestKindOf(t *testing.T) {
 		})
 	}
 }
+
+// TestTextsArePrintable: what a host wrote into its own name controls no terminal.
+func TestTextsArePrintable(t *testing.T) {
+	t.Parallel()
+	err := failure(Unavailable, nil, "%s: it failed …", "h\u202e\u009b31m\x1b.invalid\n")
+	if got, want := err.Error(), "h??31m?.invalid?: it failed …"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

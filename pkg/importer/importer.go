@@ -100,9 +100,12 @@ type Options struct {
 	ConnectTimeout time.Duration
 	// HeaderTimeout bounds the wait for the header of a response. Default 30 s.
 	HeaderTimeout time.Duration
-	// IdleTimeout bounds the wait for the next byte of a body; a slow body that
+	// IdleTimeout bounds the wait for the next byte of a body; a slow blob that
 	// keeps moving is not cut. Default 60 s.
 	IdleTimeout time.Duration
+	// DocumentTimeout bounds how long the body of everything but a blob may take:
+	// manifests, tokens, errors. Default 60 s.
+	DocumentTimeout time.Duration
 
 	// Clock tells when a tag was resolved. Default the real one.
 	Clock clock.PassiveClock
@@ -119,6 +122,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.ConnectTimeout, 15*time.Second)
 	setDefault(&o.HeaderTimeout, 30*time.Second)
 	setDefault(&o.IdleTimeout, time.Minute)
+	setDefault(&o.DocumentTimeout, time.Minute)
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}

@@ -4,7 +4,9 @@
 package importer
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"mime"
@@ -66,17 +68,20 @@ func parseManifest(raw []byte, contentType string, dgst digest.Digest) (*manifes
 		return nil, unsupported("it is neither an OCI nor a docker image")
 	}
 	var document struct {
-		SchemaVersion int                  `json:"schemaVersion"`
-		MediaType     string               `json:"mediaType"`
-		Config        *ocispec.Descriptor  `json:"config"`
-		Layers        []ocispec.Descriptor `json:"layers"`
-		Manifests     []ocispec.Descriptor `json:"manifests"`
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     string          `json:"mediaType"`
+		Config        *descriptor     `json:"config"`
+		Layers        descriptors     `json:"layers"`
+		Manifests     descriptors     `json:"manifests"`
+		FSLayers      json.RawMessage `json:"fsLayers"`
 	}
-	if err := json.Unmarshal(raw, &document); err != nil {
+	if err := json.Unmarshal(raw, &document); errors.Is(err, errTooManyDescriptors) {
+		return nil, unsupported("its manifest lists more than %d things", maxDescriptors)
+	} else if err != nil {
 		return nil, failure(UnsupportedManifest, err, "its manifest is not valid JSON of its kind")
 	}
 	switch stated := document.MediaType; {
-	case document.SchemaVersion == 1:
+	case document.SchemaVersion == 1, document.FSLayers != nil:
 		return nil, schema1()
 	case document.SchemaVersion != 2:
 		return nil, unsupported("its manifest has no known schemaVersion")
@@ -102,8 +107,67 @@ func parseManifest(raw []byte, contentType string, dgst digest.Digest) (*manifes
 	return m, m.image(document.Config, document.Layers)
 }
 
-func (m *manifest) index(entries []ocispec.Descriptor) error {
-	for _, d := range entries {
+// maxDescriptors bounds what one manifest lists. A list is counted while it is
+// read: in memory a descriptor is far larger than the shortest one is in JSON.
+const maxDescriptors = 10000
+
+var errTooManyDescriptors = errors.New("too many descriptors")
+
+// descriptor is what counts of a descriptor here. The rest is not read into
+// memory, where much of it would take many times the space that it has in JSON.
+type descriptor struct {
+	MediaType string        `json:"mediaType"`
+	Digest    digest.Digest `json:"digest"`
+	Size      int64         `json:"size"`
+	URLs      []string      `json:"urls"`
+	Data      []byte        `json:"data"`
+	Platform  *struct {
+		OS           string `json:"os"`
+		Architecture string `json:"architecture"`
+		Variant      string `json:"variant"`
+	} `json:"platform"`
+}
+
+func (d *descriptor) oci() ocispec.Descriptor {
+	o := ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, URLs: d.URLs, Data: d.Data}
+	if d.Platform != nil {
+		o.Platform = &ocispec.Platform{OS: d.Platform.OS, Architecture: d.Platform.Architecture, Variant: d.Platform.Variant}
+	}
+	return o
+}
+
+// descriptors is a list of bounded length.
+type descriptors []descriptor
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (list *descriptors) UnmarshalJSON(raw []byte) error {
+	*list = nil
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	switch token, err := decoder.Token(); {
+	case err != nil:
+		return err
+	case token == nil: // null
+		return nil
+	case token != json.Delim('['):
+		return errors.New("not a list")
+	}
+	*list = descriptors{} // which is not an absent one
+	for decoder.More() {
+		if len(*list) == maxDescriptors {
+			return errTooManyDescriptors
+		}
+		var d descriptor
+		if err := decoder.Decode(&d); err != nil {
+			return err
+		}
+		*list = append(*list, d)
+	}
+	return nil
+}
+
+func (m *manifest) index(entries descriptors) error {
+	for _, entry := range entries {
+		d := entry.oci()
 		if err := checkDescriptor(d); err != nil {
 			return err
 		}
@@ -120,11 +184,16 @@ func (m *manifest) index(entries []ocispec.Descriptor) error {
 	return nil
 }
 
-func (m *manifest) image(config *ocispec.Descriptor, layers []ocispec.Descriptor) error {
-	m.config = config
-	for _, d := range append([]ocispec.Descriptor{*config}, layers...) {
+func (m *manifest) image(config *descriptor, layers descriptors) error {
+	own := config.oci()
+	m.config = &own
+	for _, part := range append(descriptors{*config}, layers...) {
+		d := part.oci()
 		if err := checkDescriptor(d); err != nil {
 			return err
+		}
+		if slices.Contains(acceptedTypes, d.MediaType) {
+			return unsupported("its manifest lists another manifest as a layer")
 		}
 		if !isForeign(d) {
 			m.blobs = append(m.blobs, d)
@@ -146,11 +215,20 @@ func isForeign(d ocispec.Descriptor) bool {
 	return false
 }
 
+// maxContentSize is beyond what any content has, in bytes.
+const maxContentSize = 1 << 50
+
 func checkDescriptor(d ocispec.Descriptor) error {
-	if d.Digest.Validate() != nil || d.Size < 0 {
+	if !known(d.Digest) || d.Size < 0 || d.Size > maxContentSize {
 		return unsupported("its manifest has a descriptor without a valid digest or size")
 	}
 	return nil
+}
+
+// known reports whether a digest is valid and of an algorithm that the image
+// specification registers for registries to serve: sha256 or sha512.
+func known(d digest.Digest) bool {
+	return d.Validate() == nil && (d.Algorithm() == digest.SHA256 || d.Algorithm() == digest.SHA512)
 }
 
 // isImageConfig reports whether a blob tells the platform of an image.
@@ -220,7 +298,8 @@ func totalSize(descriptors []ocispec.Descriptor) int64 {
 	return total
 }
 
-// readManifest reads a body of at most limit bytes and closes it.
+// readManifest reads a body of at most limit bytes and closes it. It has to come
+// within a minute: only blobs may take as long as they move.
 func readManifest(resp *http.Response, limit int64) ([]byte, error) {
 	defer resp.Body.Close()
 	tooLarge := func() error {

@@ -4,6 +4,7 @@
 package importer
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 
@@ -33,6 +34,7 @@ func TestParseManifest(t *testing.T) {
 		{name: "parameters", contentType: image + "; charset=utf-8", document: `{"schemaVersion":2,"config":D}`, want: parsed{image, 0, 1}},
 		{name: "docker image", contentType: dockerManifest, document: `{"schemaVersion":2,"mediaType":"` + dockerManifest + `","config":D,"layers":[D,D]}`, want: parsed{dockerManifest, 0, 3}},
 		{name: "OCI index", contentType: index, document: `{"schemaVersion":2,"manifests":[{"mediaType":"` + image + `","digest":"` + sha256Zeros + `","size":7}]}`, want: parsed{index, 1, 0}},
+		{name: "layers that are null", contentType: image, document: `{"schemaVersion":2,"config":D,"layers":null}`, want: parsed{image, 0, 1}},
 		{name: "empty index", contentType: index, document: `{"schemaVersion":2,"manifests":[]}`, want: parsed{index, 0, 0}},
 		{name: "index of layers", contentType: index, document: `{"schemaVersion":2,"manifests":[D]}`, want: parsed{index, 0, 1}},
 		{name: "docker list", contentType: dockerList, document: `{"schemaVersion":2,"manifests":[]}`, want: parsed{dockerList, 0, 0}},
@@ -41,6 +43,12 @@ func TestParseManifest(t *testing.T) {
 		{name: "foreign layer", contentType: dockerManifest, document: `{"schemaVersion":2,"config":D,"layers":[{"mediaType":"` + dockerForeign + `","digest":"` + sha256Zeros + `","size":7,"urls":["https://x/y"]}]}`, want: parsed{dockerManifest, 0, 1}},
 		{name: "foreign layer without URLs", contentType: dockerManifest, document: `{"schemaVersion":2,"config":D,"layers":[{"mediaType":"` + dockerForeign + `","digest":"` + sha256Zeros + `","size":7}]}`, want: parsed{dockerManifest, 0, 2}},
 
+		{name: "schema 1 in disguise", contentType: image, document: `{"schemaVersion":2,"config":D,"fsLayers":[]}`, wantErr: "schema 1"},
+		{name: "a manifest as a layer", contentType: image, document: `{"schemaVersion":2,"config":D,"layers":[{"mediaType":"` + index + `","digest":"` + sha256Zeros + `","size":7}]}`, wantErr: "as a layer"},
+		{name: "an algorithm that is not served", contentType: image, document: `{"schemaVersion":2,"config":{"digest":"sha384:` + strings.Repeat("0", 96) + `","size":1}}`, wantErr: "descriptor"},
+		{name: "larger than anything", contentType: image, document: `{"schemaVersion":2,"config":{"digest":"` + sha256Zeros + `","size":9223372036854775807}}`, wantErr: "descriptor"},
+		{name: "too many layers", contentType: image, document: `{"schemaVersion":2,"config":D,"layers":[` + strings.Repeat("{},", 1<<20) + `{}]}`, wantErr: "more than 10000"},
+		{name: "layers that are no list", contentType: image, document: `{"schemaVersion":2,"config":D,"layers":{}}`, wantErr: "JSON"},
 		{name: "schema 1", contentType: dockerSchema1Signed, document: `{"schemaVersion":1}`, wantErr: "schema 1"},
 		{name: "schema 1 by its version", contentType: "application/json", document: `{"schemaVersion":1,"name":"x"}`, wantErr: "schema 1"},
 		{name: "schema 1 in a list", contentType: dockerList, document: `{"schemaVersion":2,"manifests":[{"mediaType":"` + dockerSchema1 + `","digest":"` + sha256Zeros + `","size":7}]}`, wantErr: "schema 1"},
@@ -79,6 +87,26 @@ func TestParseManifest(t *testing.T) {
 				t.Errorf("descriptor %v is not that of the document", m.self)
 			}
 		})
+	}
+}
+
+// TestParseManifestMemory: a manifest takes no more memory than a few times its own size, whatever it lists.
+func TestParseManifestMemory(t *testing.T) {
+	const size = 4 << 20
+	d := `{"mediaType":"application/x","digest":"` + sha256Zeros + `","size":7}`
+	for name, list := range map[string]string{
+		"empty descriptors": "{},", "numbers": "0,", "annotations": `{"annotations":{"a":""}},`, "platforms": `{"platform":{"os.features":["",""]}},`,
+	} {
+		raw := []byte(`{"schemaVersion":2,"config":` + d + `,"layers":[` + strings.Repeat(list, size/len(list)) + d + `]}`)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := parseManifest(raw, ocispec.MediaTypeImageManifest, digest.FromBytes(raw)); KindOf(err) != UnsupportedManifest {
+			t.Errorf("%s: got %v, want UnsupportedManifest", name, err)
+		}
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 4*size {
+			t.Errorf("%s: %d bytes were allocated for a manifest of %d", name, took, size)
+		}
 	}
 }
 

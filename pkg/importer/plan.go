@@ -116,7 +116,8 @@ func (s *session) child(ctx context.Context, d ocispec.Descriptor) (*manifest, e
 	if inlined(d) {
 		m, err = parseManifest(d.Data, d.MediaType, d.Digest)
 	} else {
-		m, err = s.manifest(ctx, d.Digest)
+		// What is longer than its index says is refused before it is parsed.
+		m, err = s.manifestOf(ctx, d.Digest, d.Size)
 	}
 	switch {
 	case err != nil:

@@ -122,6 +122,11 @@ var headRefused = []int{http.StatusBadRequest, http.StatusMethodNotAllowed, http
 // manifest fetches and checks the manifest with the digest want, or, where that
 // is empty, the one that the tag names.
 func (s *session) manifest(ctx context.Context, want digest.Digest) (*manifest, error) {
+	return s.manifestOf(ctx, want, s.options.MaxManifestBytes)
+}
+
+// manifestOf is manifest for one of at most size bytes; a longer one is not read.
+func (s *session) manifestOf(ctx context.Context, want digest.Digest, size int64) (*manifest, error) {
 	object := want.String()
 	if want == "" {
 		object = s.src.Reference.object()
@@ -130,7 +135,7 @@ func (s *session) manifest(ctx context.Context, want digest.Digest) (*manifest, 
 	if err != nil {
 		return nil, err
 	}
-	raw, err := readManifest(resp, s.options.MaxManifestBytes)
+	raw, err := readManifest(resp, size)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +154,7 @@ func (s *session) manifest(ctx context.Context, want digest.Digest) (*manifest, 
 // namedDigest returns the digest that a response claims to be of, or "".
 func namedDigest(header http.Header) digest.Digest {
 	d := digest.Digest(header.Get("Docker-Content-Digest"))
-	if d.Validate() != nil {
+	if !known(d) {
 		return ""
 	}
 	return d

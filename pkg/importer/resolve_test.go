@@ -224,6 +224,14 @@ func TestResolveHostile(t *testing.T) {
 			}
 		}, want: UnsupportedManifest, text: "larger"},
 		{name: "index and image", answer: manifest(ocispec.MediaTypeImageIndex, `{"schemaVersion":2,"layers":[],"manifests":[]}`), want: UnsupportedManifest, text: "at once"},
+		{name: "trickles", answer: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", img.manifest.MediaType)
+			for r.Context().Err() == nil {
+				w.Write([]byte(" "))
+				w.(http.Flusher).Flush()
+				time.Sleep(time.Millisecond)
+			}
+		}, want: Timeout, text: "sent a document for longer"},
 		{name: "cut short", answer: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			manifest(img.manifest.MediaType, string(img.raw[:10]))(w, r)
@@ -234,7 +242,10 @@ func TestResolveHostile(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			up := serve(t, tt.answer)
-			i := newImporter(t, func(o *Options) { o.Clock = clocktesting.NewFakePassiveClock(fixed) })
+			i := newImporter(t, func(o *Options) {
+				o.Clock = clocktesting.NewFakePassiveClock(fixed)
+				o.DocumentTimeout = 2 * time.Second
+			})
 			ref := up.reference(t, "app"+tt.object)
 			if tt.object == "" {
 				ref = up.reference(t, "app:v1")

@@ -136,6 +136,9 @@ func (s *session) send(ctx context.Context, credential auth.Credential, method, 
 	ref := s.src.Reference
 	host := ref.endpoint()
 	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: ref.host, Repository: ref.repository}, auth.ActionPull)
+	if below == "blobs" {
+		ctx = context.WithValue(ctx, streamed{}, true)
+	}
 	address := url.URL{Scheme: scheme, Host: host, Path: "/v2/" + ref.repository + "/" + below + "/" + object}
 	req, err := http.NewRequestWithContext(ctx, method, address.String(), nil)
 	if err != nil {

@@ -137,6 +137,12 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Request = req
 	resp.Body = newIdleBody(ctx, cancel, resp.Body, w.options.IdleTimeout, req.URL.Host)
+	if !streams(req) {
+		end := time.AfterFunc(w.options.DocumentTimeout, func() {
+			cancel(failure(Timeout, nil, "%s sent a document for longer than %s", req.URL.Host, w.options.DocumentTimeout))
+		})
+		context.AfterFunc(ctx, func() { end.Stop() })
+	}
 	if resp.StatusCode == http.StatusUnauthorized {
 		sortChallenges(resp.Header)
 	}
@@ -168,6 +174,15 @@ func sortChallenges(header http.Header) {
 		return len(challengeSchemes)
 	}
 	slices.SortStableFunc(header.Values("WWW-Authenticate"), func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
+}
+
+// streamed marks the context of a request whose body may take as long as it
+// moves. It holds for where the request is redirected to, and for no token
+// service.
+type streamed struct{}
+
+func streams(req *http.Request) bool {
+	return req.Context().Value(streamed{}) != nil && (strings.Contains(req.URL.Path, "/blobs/") || req.Response != nil)
 }
 
 // authenticates reports whether a request carries a password or a token: in its

@@ -236,6 +236,8 @@ func (m *memory) Push(_ context.Context, d ocispec.Descriptor, r io.Reader) erro
 
 func (m *memory) Commit(context.Context, map[string]digest.Digest) error { return nil }
 
+func (m *memory) Untag(context.Context, ...string) error { return nil }
+
 func (m *memory) Complete(_ context.Context, root digest.Digest) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -6,6 +6,8 @@ package queue
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -165,7 +167,14 @@ func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image) erro
 		return err
 	}
 	if current.ImageReference != fmt.Sprintf("%s@%s", repository, digestOf(current)) {
-		return nil
+		// What latest named is not what the Image means any more, and that is not here.
+		mirrored := slices.ContainsFunc(image.Status.HashReferences, func(ref v1beta1.HashReference) bool {
+			return strings.HasPrefix(ref.ImageReference, repository+"@")
+		})
+		if !mirrored {
+			return nil
+		}
+		return destination.Untag(ctx, "latest")
 	}
 	return destination.Commit(ctx, map[string]digest.Digest{"latest": digestOf(current)})
 }

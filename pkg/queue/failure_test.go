@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -337,5 +338,25 @@ func TestSuperseded(t *testing.T) {
 	}
 	if said := condition(c.image("app").Status.Conditions); said.Status != metav1.ConditionTrue || len(c.image("app").Status.HashReferences) != 1 {
 		t.Errorf("the Image says %s/%s, with %d entries", said.Status, said.Reason, len(c.image("app").Status.HashReferences))
+	}
+}
+
+// TestUnrecordable: an outcome that the Image cannot take is a failed attempt, and the import says so.
+func TestUnrecordable(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	c.put(image)
+	c.put(newImport("one", image, false))
+	c.beforeWrite(func(resource string, obj metav1.Object) error {
+		if resource == "images" && obj.GetName() == "app" {
+			return apierrors.NewRequestEntityTooLargeError("SECRET")
+		}
+		return nil
+	})
+	c.run()
+	c.until("no attempt is recorded", func() bool { return len(c.imp("one").Status.ImportAttempts) > 0 })
+	got := condition(c.imp("one").Status.Conditions)
+	if got.Reason != v1beta1.ReasonUnavailable || !strings.Contains(got.Message, "could not be recorded") || strings.Contains(got.Message, "SECRET") {
+		t.Errorf("the import says %s: %s", got.Reason, got.Message)
 	}
 }

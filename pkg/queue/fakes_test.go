@@ -216,6 +216,15 @@ func (m *mirror) Commit(_ context.Context, tags map[string]digest.Digest) error 
 	return nil
 }
 
+func (m *mirror) Untag(_ context.Context, tags ...string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, tag := range tags {
+		delete(m.tags, tag)
+	}
+	return nil
+}
+
 func (m *mirror) Complete(ctx context.Context, root digest.Digest) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

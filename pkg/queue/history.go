@@ -6,8 +6,10 @@ package queue
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -36,6 +38,18 @@ func addToHistory(history []v1beta1.HashReference, ref v1beta1.HashReference, li
 		history = slices.Insert(slices.Clone(history), at, ref)
 	}
 	return history[:min(len(history), limit)]
+}
+
+// notInTheFuture returns the history as it is to be added to now. An entry that was resolved by a clock that was ahead would lie in
+// front of everything until that time has come: what was seen since is newer.
+func notInTheFuture(history []v1beta1.HashReference, now time.Time, seen metav1.MicroTime) []v1beta1.HashReference {
+	history = slices.Clone(history)
+	for i := range history {
+		if history[i].ResolvedAt.Time.After(now) {
+			history[i].ResolvedAt = seen
+		}
+	}
+	return history
 }
 
 // refresh returns an entry after its digest was seen again. What lies at the mirror stays what to run, also when the import did

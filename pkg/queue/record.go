@@ -44,7 +44,12 @@ func (c *Controller) record(ctx context.Context, imp *v1beta1.ImageImport, began
 		case errors.Is(err, errImportGone):
 			return nil
 		}
-		return fmt.Errorf("recording in Image %s: %w", imp.Spec.TargetImage, err)
+		if ctx.Err() != nil {
+			return err
+		}
+		klog.FromContext(ctx).Error(err, "Could not record an import", "image", imp.Spec.TargetImage)
+		return c.fail(ctx, imp, began, &importer.Error{Kind: importer.Unavailable,
+			Err: errors.New("the outcome could not be recorded in the Image; the log of the server says why")})
 	}
 	return c.succeed(ctx, imp, began, out)
 }
@@ -64,7 +69,7 @@ func (c *Controller) recordInImage(ctx context.Context, imp *v1beta1.ImageImport
 		status := &image.Status
 		if recorded(status, imp.UID) == nil {
 			limit := int(ptr.Deref(image.Spec.HistoryLimit, v1beta1.DefaultHistoryLimit))
-			status.HashReferences = addToHistory(status.HashReferences, out.ref, limit)
+			status.HashReferences = addToHistory(notInTheFuture(status.HashReferences, c.Clock.Now(), out.ref.ResolvedAt), out.ref, limit)
 			ref := out.ref
 			if entry := entryOfImport(status.HashReferences, imp.UID); entry != nil {
 				ref = *entry
@@ -179,7 +184,10 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began t
 	typed := &importer.Error{}
 	errors.As(cause, &typed)
 	if err := c.failImage(ctx, imp, kind, message); err != nil && !errors.Is(err, errImageGone) {
-		return err
+		if ctx.Err() != nil {
+			return err
+		}
+		klog.FromContext(ctx).Error(err, "Could not say in an Image that its import failed", "image", imp.Spec.TargetImage)
 	}
 	updated, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
 		c.endAttempt(status, began, v1beta1.ImportAttempt{When: metav1.NewTime(now), Reason: message})
@@ -243,17 +251,23 @@ func (c *Controller) setCondition(conditions *[]metav1.Condition, generation int
 	})
 }
 
-// persist writes again, for as long as ctx lives, when somebody else wrote the same object meanwhile or the storage cannot be
-// reached: what was fetched is not thrown away for that.
+// persistFor is how long a write is tried that fails, other than by conflicts.
+const persistFor = time.Minute
+
+// persist writes again when somebody else wrote the same object meanwhile, or for a while when the storage cannot be reached: what
+// was fetched is not thrown away for that.
 func persist(ctx context.Context, write func() error) error {
 	backoff := wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8}
+	began := time.Now()
 	var last error
 	if err := backoff.DelayFunc().Until(ctx, true, true, func(context.Context) (bool, error) {
 		last = write()
 		switch {
-		case apierrors.IsConflict(last), apierrors.IsServerTimeout(last), apierrors.IsTimeout(last), apierrors.IsInternalError(last),
-			apierrors.IsTooManyRequests(last), apierrors.IsServiceUnavailable(last):
+		case apierrors.IsConflict(last):
 			return false, nil
+		case apierrors.IsServerTimeout(last), apierrors.IsTimeout(last), apierrors.IsInternalError(last),
+			apierrors.IsTooManyRequests(last), apierrors.IsServiceUnavailable(last):
+			return time.Since(began) > persistFor, nil
 		}
 		return true, nil
 	}); err != nil {

@@ -104,6 +104,20 @@ func TestImport(t *testing.T) {
 			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},
 			mirrorings: 1,
 			tags:       map[string]digest.Digest{anchor(digestA): digestA, "latest": digestA}},
+		{name: "latest goes when what is current is not at the mirror",
+			steps: []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestB, reasons: imported}},
+			want: []generation{{Image: at(sourceRepo, digestB), Import: "uid-1", At: 10, Platforms: resolvedPlatforms},
+				{Image: at(mirrorRepo, digestA), Import: "uid-0", Size: mirroredSize, Platforms: mirroredPlatforms}},
+			mirrorings: 1,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA}},
+		{name: "after an import by a clock that was ahead", steps: []step{{digest: digestA, reasons: imported},
+			{digest: digestB, reasons: imported, before: func(c *cluster) {
+				image := c.image("app").DeepCopy()
+				image.Status.HashReferences[0].ResolvedAt = metav1.NewMicroTime(start.Add(time.Hour))
+				c.put(image)
+			}}},
+			want: []generation{{Image: at(sourceRepo, digestB), Import: "uid-1", At: 10, Platforms: resolvedPlatforms},
+				{Image: at(sourceRepo, digestA), Import: "uid-0", At: 10, Platforms: resolvedPlatforms}}},
 		{name: "content lost at the mirror",
 			steps:      []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestA, mirror: true, before: loss, reasons: imported}},
 			want:       []generation{{Image: at(mirrorRepo, digestA), Import: "uid-1", At: 10, Size: mirroredSize, Platforms: mirroredPlatforms}},

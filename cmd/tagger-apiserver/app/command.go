@@ -64,6 +64,9 @@ live in the data directory.
 // run serves until ctx ends. A stop that was asked for is no error.
 func run(ctx context.Context, options *Options) error {
 	server, closeServer, err := newStandalone(ctx, options)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) { // asked to stop while it started
+		return nil
+	}
 	if err != nil {
 		return err
 	}

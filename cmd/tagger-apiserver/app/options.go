@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	cliflag "k8s.io/component-base/cli/flag"
@@ -32,6 +33,7 @@ type Options struct {
 	SecurePort           int
 	RegistryPort         int
 	RegistryExternalHost string
+	StoreReserve         resource.QuantityValue
 
 	Sources SourceOptions
 
@@ -55,6 +57,7 @@ func NewOptions() *Options {
 		BindAddress:              net.IPv4(127, 0, 0, 1),
 		SecurePort:               8443,
 		RegistryPort:             5000,
+		StoreReserve:             resource.QuantityValue{Quantity: resource.MustParse("256Mi")},
 		Sources:                  newSourceOptions(),
 		ConcurrentImports:        32,
 		ConcurrentImportsPerHost: 16,
@@ -92,6 +95,8 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	server.IntVar(&o.RegistryPort, "registry-port", o.RegistryPort, "Port of the registry endpoint, TLS. 0 takes a free one.")
 	server.StringVar(&o.RegistryExternalHost, "registry-external-host", o.RegistryExternalHost,
 		"HOST[:PORT] of the registry endpoint as its clients reach it: what references to mirrored images begin with. Default: --bind-address and --registry-port.")
+	server.Var(&o.StoreReserve, "store-reserve",
+		"How much space of the disk of --data-dir mirroring leaves free, so that what else is written there, etcd's data for one, has room.")
 	imports := sections.FlagSet("imports")
 	imports.IntVar(&o.ConcurrentImports, "concurrent-imports", o.ConcurrentImports, "How many imports run at once.")
 	imports.IntVar(&o.ConcurrentImportsPerHost, "concurrent-imports-per-host", o.ConcurrentImportsPerHost,
@@ -143,6 +148,9 @@ func (o *Options) Validate() []error {
 		if host, err := importer.CanonicalHost(o.RegistryExternalHost); err != nil || host != o.RegistryExternalHost {
 			errs = append(errs, fmt.Errorf("--registry-external-host %q: write HOST or HOST:PORT in lower case, without scheme or path; a host without a dot needs its port", o.RegistryExternalHost))
 		}
+	}
+	if o.StoreReserve.Value() < 0 {
+		errs = append(errs, fmt.Errorf("--store-reserve %s: must not be negative", &o.StoreReserve))
 	}
 	for flag, n := range map[string]int{
 		"--concurrent-imports": o.ConcurrentImports, "--concurrent-imports-per-host": o.ConcurrentImportsPerHost,

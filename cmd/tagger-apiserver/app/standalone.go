@@ -14,9 +14,12 @@ import (
 	urlpath "path"
 	"slices"
 	"strconv"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/containerd/log"
+	"k8s.io/apimachinery/pkg/util/wait"
 	utilversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/authenticatorfactory"
@@ -91,12 +94,8 @@ func newStandalone(ctx context.Context, o *Options) (_ *taggerserver.Server, clo
 		return nil, nil, err
 	}
 	closers = append(closers, func() { _ = registry.Close() })
-	etcd, err := embedded.StartEtcd(ctx, embedded.EtcdConfig{Dir: dir.EtcdPath()})
-	if err != nil {
-		return nil, nil, err
-	}
-	closers = append(closers, etcd.Close)
-	store, err := embedded.OpenStore(ctx, dir.StorePath())
+	// The store comes first: what it gives free etcd may need.
+	store, err := embedded.OpenStore(ctx, dir.StorePath(), o.StoreReserve.Value())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,6 +103,12 @@ func newStandalone(ctx context.Context, o *Options) (_ *taggerserver.Server, clo
 	if err := store.Collect(ctx); err != nil { // what a process that was killed has left
 		return nil, nil, err
 	}
+	closers = append(closers, collecting(ctx, store))
+	etcd, err := embedded.StartEtcd(ctx, embedded.EtcdConfig{Dir: dir.EtcdPath()})
+	if err != nil {
+		return nil, nil, err
+	}
+	closers = append(closers, etcd.Close)
 
 	token, err := dir.Token()
 	if err != nil {
@@ -160,6 +165,26 @@ func newStandalone(ctx context.Context, o *Options) (_ *taggerserver.Server, clo
 	}
 	klog.FromContext(ctx).Info("Serving", "api", apiURL, "registry", registryHost, "kubeconfig", dir.KubeconfigPath())
 	return server, closeOpened, nil
+}
+
+// collectInterval is how often the image store drops what no tag and no import under way holds.
+const collectInterval = time.Hour
+
+// collecting has the image store collect now and then until stop is called.
+func collecting(ctx context.Context, store *embedded.Store) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var group sync.WaitGroup
+	group.Go(func() {
+		wait.JitterUntilWithContext(ctx, func(ctx context.Context) {
+			if err := store.Collect(ctx); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "Could not collect garbage in the image store")
+			}
+		}, collectInterval, 0.1, true)
+	})
+	return func() {
+		cancel()
+		group.Wait()
+	}
 }
 
 // genericConfig configures the generic API server without a Kubernetes behind it: one administrator by token, anonymous calls

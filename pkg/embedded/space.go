@@ -1,0 +1,46 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package embedded
+
+import (
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkSpaceEvery is how many bytes are written between two looks at the disk.
+const checkSpaceEvery = 8 << 20
+
+// checkSpace returns an error that wraps unix.ENOSPC when size more bytes would
+// use up the reserve of the store's disk.
+func (s *Store) checkSpace(size int64) error {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(s.dir, &stat); err != nil {
+		return fmt.Errorf("looking how much space is left: %w", err)
+	}
+	free := int64(stat.Bavail) * int64(stat.Bsize) //nolint:gosec,unconvert // the types differ between systems
+	if free-size < s.reserve {
+		return fmt.Errorf("%d bytes are free, of which %d are kept for what else is written there: %w", free, s.reserve, unix.ENOSPC)
+	}
+	return nil
+}
+
+// spaceReader ends when what is read of it would use up the reserve.
+type spaceReader struct {
+	io.Reader
+	store     *Store
+	unchecked int64
+}
+
+func (r *spaceReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if r.unchecked += int64(n); r.unchecked >= checkSpaceEvery {
+		r.unchecked = 0
+		if err := r.store.checkSpace(0); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}
