@@ -70,8 +70,10 @@ generate applyconfiguration-gen \
 rewrite "s/${path_as_model//./\\.}/${model}/g" pkg/generated/applyconfiguration/internal/*.go \
 	pkg/generated/applyconfiguration/tagger/*/*.go
 # It also writes an Extract<Kind><Subresource> for each method of the client, which for images/import has the name of the
-# function of another kind, ImageImport. An import leaves nothing in an Image to extract: it goes.
-rewrite '/^\/\/ ExtractImageImport extracts/,/^$/d' pkg/generated/applyconfiguration/tagger/*/image.go
+# function of another kind, ImageImport. Neither an import nor a rollback leaves anything in an Image to extract: they go.
+for method in Import Rollback; do
+	rewrite "/^\/\/ ExtractImage${method} extracts/,/^\$/d" pkg/generated/applyconfiguration/tagger/*/image.go
+done
 
 generate client-gen \
 	--output-dir pkg/generated/clientset \

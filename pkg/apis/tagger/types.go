@@ -66,6 +66,30 @@ type ImageList struct {
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 
+// ImageRollback puts an earlier reference of an Image in front again. It is asked for and answered, and never stored.
+type ImageRollback struct {
+	metav1.TypeMeta
+	metav1.ObjectMeta
+
+	Spec   ImageRollbackSpec
+	Status ImageRollbackStatus
+}
+
+// ImageRollbackSpec says which entry of the history to go back to: at most one of the fields is set.
+type ImageRollbackSpec struct {
+	Digest string
+	Number *int32
+}
+
+// ImageRollbackStatus is what came of a rollback.
+type ImageRollbackStatus struct {
+	HashReference    *HashReference
+	Unchanged        bool
+	RefreshSuspended bool
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
 // ImageImport is one import of an Image: what was asked for, and how it went.
 type ImageImport struct {
 	metav1.TypeMeta

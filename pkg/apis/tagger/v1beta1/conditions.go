@@ -16,6 +16,8 @@ const (
 	ReasonImported = "Imported"
 	// ReasonUnchanged: the source names the digest that was already recorded.
 	ReasonUnchanged = "Unchanged"
+	// ReasonRolledBack: a rollback put an earlier reference of the Image in front again.
+	ReasonRolledBack = "RolledBack"
 )
 
 // Reasons of the condition Imported when an attempt failed: what went wrong, and whether another attempt may help.

@@ -10,6 +10,7 @@ import (
 
 // +genclient
 // +genclient:method=Import,verb=create,subresource=import,input=ImageImport,result=ImageImport
+// +genclient:method=Rollback,verb=create,subresource=rollback,input=ImageRollback,result=ImageRollback
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 
 // Image follows one tag of a remote repository and records which digest it meant and when.
@@ -59,7 +60,7 @@ type ImageSpec struct {
 // ImageStatus is what Tagger has recorded of an Image.
 type ImageStatus struct {
 	// The digests that the tag has meant, newest first by the time the tag was resolved, at most spec.historyLimit of them.
-	// The same digest again refreshes the first entry and adds none.
+	// The same digest again refreshes the first entry and adds none. A rollback puts an earlier one in front once more.
 	// +optional
 	// +listType=atomic
 	HashReferences []HashReference `json:"hashReferences,omitempty"`
@@ -68,9 +69,10 @@ type ImageStatus struct {
 	// +optional
 	// +listType=atomic
 	RecordedImports []HashReference `json:"recordedImports,omitempty"`
-	// The state of the Image. "Imported" is True when the newest import recorded a reference, False with a typed reason and
-	// a message when its last attempt failed; what was recorded earlier stays valid. Its observedGeneration is the newest
-	// generation of the Image whose from, mirror and insecure were imported.
+	// The state of the Image. "Imported" is True when the newest import recorded a reference, or a rollback did since (then
+	// the reason is RolledBack), False with a typed reason and a message when its last attempt failed; what was recorded
+	// earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were
+	// imported, or that was rolled back.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -88,13 +90,13 @@ type HashReference struct {
 	// Where the content came from, always by digest.
 	// +optional
 	SourceReference string `json:"sourceReference,omitempty"`
-	// When the import was recorded, in seconds.
+	// When the import, or the rollback, was recorded, in seconds.
 	ImportedAt metav1.Time `json:"importedAt"`
 	// When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import
-	// that resolved earlier never lies in front of a later one.
+	// that resolved earlier never lies in front of a later one. For a rollback it is when that was recorded.
 	// +optional
 	ResolvedAt metav1.MicroTime `json:"resolvedAt,omitempty,omitzero"`
-	// The UID of the ImageImport that recorded this.
+	// The UID of the ImageImport that recorded this. A rollback, of which no object is kept, has one that no object has.
 	// +optional
 	ImportUID types.UID `json:"importUID,omitempty"`
 	// The media type of the top-level manifest or index.
@@ -127,6 +129,55 @@ type ImageList struct {
 
 	// The Images.
 	Items []Image `json:"items"`
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// ImageRollback is what images/rollback takes and answers; it is not stored. It puts an earlier reference of the Image in
+// front of the history again, where that can still be pulled, and suspends the Image's refresh, so that no schedule undoes
+// it.
+type ImageRollback struct {
+	metav1.TypeMeta `json:",inline"`
+	// Standard object metadata. Name and namespace are the Image's; they may be left out of a request. Nothing else is kept.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Which entry of the Image's history to go back to. Absent: the previous one.
+	// +optional
+	Spec ImageRollbackSpec `json:"spec,omitempty"`
+	// What came of it. Written by Tagger alone; what a client sends here is ignored.
+	// +optional
+	Status ImageRollbackStatus `json:"status,omitempty"`
+}
+
+// ImageRollbackSpec says which entry of an Image's history to go back to. At most one of digest and number may be set; when
+// neither is, it is number 2, the entry before the current one.
+type ImageRollbackSpec struct {
+	// The digest of the entry, "sha256:" and 64 hexadecimal digits in lower case (or "sha512:" and 128), or the beginning of
+	// it with at least 4 of the digits, where that fits one digest of the history alone. When several entries have the
+	// digest, the newest is meant. It names the same content whatever was imported meanwhile, which a number does not.
+	// +optional
+	Digest string `json:"digest,omitempty"`
+	// The place of the entry in status.hashReferences when the request is handled: 1 is the current one, 2 the one before it,
+	// as "kubectl image history" numbers them. From 1 to 25, and no more than the history has entries.
+	// +optional
+	Number *int32 `json:"number,omitempty"`
+}
+
+// ImageRollbackStatus is what came of a rollback.
+type ImageRollbackStatus struct {
+	// What is current now. It was recorded as a new entry of the history, with the time of the rollback; unless unchanged is
+	// true, when it is the entry that was in front already. In the answer to a dry run: what would be recorded, without having
+	// been looked for at the mirror or the source.
+	// +optional
+	HashReference *HashReference `json:"hashReference,omitempty"`
+	// Whether the entry was the current one already, so that nothing was recorded. Default false.
+	// +optional
+	Unchanged bool `json:"unchanged,omitempty"`
+	// Whether this rollback set the Image's spec.suspend, which stops the refresh of spec.refreshInterval until somebody sets
+	// it to false. False where there is no such interval, or it was suspended before.
+	// +optional
+	RefreshSuspended bool `json:"refreshSuspended,omitempty"`
 }
 
 // +genclient

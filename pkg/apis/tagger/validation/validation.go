@@ -1,7 +1,7 @@
 // Copyright The Tagger Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package validation says which Images and ImageImports are valid. Every error names the field, the value and the remedy.
+// Package validation says which Images, ImageImports and ImageRollbacks are valid. Every error names the field, the value and the remedy.
 package validation
 
 import (
