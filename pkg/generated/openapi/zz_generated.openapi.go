@@ -80,6 +80,9 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1beta1.ImageImportSpec{}.OpenAPIModelName():      schema_pkg_apis_tagger_v1beta1_ImageImportSpec(ref),
 		v1beta1.ImageImportStatus{}.OpenAPIModelName():    schema_pkg_apis_tagger_v1beta1_ImageImportStatus(ref),
 		v1beta1.ImageList{}.OpenAPIModelName():            schema_pkg_apis_tagger_v1beta1_ImageList(ref),
+		v1beta1.ImageRollback{}.OpenAPIModelName():        schema_pkg_apis_tagger_v1beta1_ImageRollback(ref),
+		v1beta1.ImageRollbackSpec{}.OpenAPIModelName():    schema_pkg_apis_tagger_v1beta1_ImageRollbackSpec(ref),
+		v1beta1.ImageRollbackStatus{}.OpenAPIModelName():  schema_pkg_apis_tagger_v1beta1_ImageRollbackStatus(ref),
 		v1beta1.ImageSpec{}.OpenAPIModelName():            schema_pkg_apis_tagger_v1beta1_ImageSpec(ref),
 		v1beta1.ImageStatus{}.OpenAPIModelName():          schema_pkg_apis_tagger_v1beta1_ImageStatus(ref),
 		v1beta1.ImportAttempt{}.OpenAPIModelName():        schema_pkg_apis_tagger_v1beta1_ImportAttempt(ref),
@@ -2746,19 +2749,19 @@ func schema_pkg_apis_tagger_v1beta1_HashReference(ref common.ReferenceCallback) 
 					},
 					"importedAt": {
 						SchemaProps: spec.SchemaProps{
-							Description: "When the import was recorded, in seconds.",
+							Description: "When the import, or the rollback, was recorded, in seconds.",
 							Ref:         ref(v1.Time{}.OpenAPIModelName()),
 						},
 					},
 					"resolvedAt": {
 						SchemaProps: spec.SchemaProps{
-							Description: "When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import that resolved earlier never lies in front of a later one.",
+							Description: "When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import that resolved earlier never lies in front of a later one. For a rollback it is when that was recorded.",
 							Ref:         ref(v1.MicroTime{}.OpenAPIModelName()),
 						},
 					},
 					"importUID": {
 						SchemaProps: spec.SchemaProps{
-							Description: "The UID of the ImageImport that recorded this.",
+							Description: "The UID of the ImageImport that recorded this. A rollback, of which no object is kept, has one that no object has.",
 							Type:        []string{"string"},
 							Format:      "",
 						},
@@ -3154,6 +3157,118 @@ func schema_pkg_apis_tagger_v1beta1_ImageList(ref common.ReferenceCallback) comm
 	}
 }
 
+func schema_pkg_apis_tagger_v1beta1_ImageRollback(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ImageRollback is what images/rollback takes and answers; it is not stored. It puts an earlier reference of the Image in front of the history again, where that can still be pulled, and suspends the Image's refresh, so that no schedule undoes it.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard object metadata. Name and namespace are the Image's; they may be left out of a request. Nothing else is kept.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Which entry of the Image's history to go back to. Absent: the previous one.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1beta1.ImageRollbackSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What came of it. Written by Tagger alone; what a client sends here is ignored.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1beta1.ImageRollbackStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.ObjectMeta{}.OpenAPIModelName(), v1beta1.ImageRollbackSpec{}.OpenAPIModelName(), v1beta1.ImageRollbackStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_ImageRollbackSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ImageRollbackSpec says which entry of an Image's history to go back to. At most one of digest and number may be set; when neither is, it is number 2, the entry before the current one.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"digest": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The digest of the entry, \"sha256:\" and 64 hexadecimal digits in lower case (or \"sha512:\" and 128), or the beginning of it with at least 4 of the digits, where that fits one digest of the history alone. When several entries have the digest, the newest is meant. It names the same content whatever was imported meanwhile, which a number does not.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"number": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The place of the entry in status.hashReferences when the request is handled: 1 is the current one, 2 the one before it, as \"kubectl image history\" numbers them. From 1 to 25, and no more than the history has entries.",
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_ImageRollbackStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ImageRollbackStatus is what came of a rollback.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"hashReference": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What is current now. It was recorded as a new entry of the history, with the time of the rollback; unless unchanged is true, when it is the entry that was in front already. In the answer to a dry run: what would be recorded, without having been looked for at the mirror or the source.",
+							Ref:         ref(v1beta1.HashReference{}.OpenAPIModelName()),
+						},
+					},
+					"unchanged": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Whether the entry was the current one already, so that nothing was recorded. Default false.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"refreshSuspended": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Whether this rollback set the Image's spec.suspend, which stops the refresh of spec.refreshInterval until somebody sets it to false. False where there is no such interval, or it was suspended before.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1beta1.HashReference{}.OpenAPIModelName()},
+	}
+}
+
 func schema_pkg_apis_tagger_v1beta1_ImageSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
@@ -3227,7 +3342,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageStatus(ref common.ReferenceCallback) co
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "The digests that the tag has meant, newest first by the time the tag was resolved, at most spec.historyLimit of them. The same digest again refreshes the first entry and adds none.",
+							Description: "The digests that the tag has meant, newest first by the time the tag was resolved, at most spec.historyLimit of them. The same digest again refreshes the first entry and adds none. A rollback puts an earlier one in front once more.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
@@ -3268,7 +3383,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageStatus(ref common.ReferenceCallback) co
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "The state of the Image. \"Imported\" is True when the newest import recorded a reference, False with a typed reason and a message when its last attempt failed; what was recorded earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were imported.",
+							Description: "The state of the Image. \"Imported\" is True when the newest import recorded a reference, or a rollback did since (then the reason is RolledBack), False with a typed reason and a message when its last attempt failed; what was recorded earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were imported, or that was rolled back.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{

@@ -44,6 +44,21 @@ func (in ImageList) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ImageRollback) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.ImageRollback"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ImageRollbackSpec) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.ImageRollbackSpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in ImageRollbackStatus) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.ImageRollbackStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in ImageSpec) OpenAPIModelName() string {
 	return "dev.tagger.v1beta1.ImageSpec"
 }

@@ -21,12 +21,12 @@ type HashReferenceApplyConfiguration struct {
 	ImageReference *string `json:"imageReference,omitempty"`
 	// Where the content came from, always by digest.
 	SourceReference *string `json:"sourceReference,omitempty"`
-	// When the import was recorded, in seconds.
+	// When the import, or the rollback, was recorded, in seconds.
 	ImportedAt *v1.Time `json:"importedAt,omitempty"`
 	// When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import
-	// that resolved earlier never lies in front of a later one.
+	// that resolved earlier never lies in front of a later one. For a rollback it is when that was recorded.
 	ResolvedAt *v1.MicroTime `json:"resolvedAt,omitempty"`
-	// The UID of the ImageImport that recorded this.
+	// The UID of the ImageImport that recorded this. A rollback, of which no object is kept, has one that no object has.
 	ImportUID *types.UID `json:"importUID,omitempty"`
 	// The media type of the top-level manifest or index.
 	MediaType *string `json:"mediaType,omitempty"`

@@ -15,14 +15,15 @@ import (
 // ImageStatus is what Tagger has recorded of an Image.
 type ImageStatusApplyConfiguration struct {
 	// The digests that the tag has meant, newest first by the time the tag was resolved, at most spec.historyLimit of them.
-	// The same digest again refreshes the first entry and adds none.
+	// The same digest again refreshes the first entry and adds none. A rollback puts an earlier one in front once more.
 	HashReferences []HashReferenceApplyConfiguration `json:"hashReferences,omitempty"`
 	// What was recorded for imports whose own status may not say so yet: makes sure that an import that was interrupted is
 	// recorded once. For Tagger's own use; an entry goes when its import has finished.
 	RecordedImports []HashReferenceApplyConfiguration `json:"recordedImports,omitempty"`
-	// The state of the Image. "Imported" is True when the newest import recorded a reference, False with a typed reason and
-	// a message when its last attempt failed; what was recorded earlier stays valid. Its observedGeneration is the newest
-	// generation of the Image whose from, mirror and insecure were imported.
+	// The state of the Image. "Imported" is True when the newest import recorded a reference, or a rollback did since (then
+	// the reason is RolledBack), False with a typed reason and a message when its last attempt failed; what was recorded
+	// earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were
+	// imported, or that was rolled back.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 }
 

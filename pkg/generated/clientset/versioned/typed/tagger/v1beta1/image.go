@@ -39,6 +39,7 @@ type ImageInterface interface {
 	// Add a +genclient:noStatus comment above the type to avoid generating ApplyStatus().
 	ApplyStatus(ctx context.Context, image *applyconfigurationtaggerv1beta1.ImageApplyConfiguration, opts v1.ApplyOptions) (result *taggerv1beta1.Image, err error)
 	Import(ctx context.Context, imageName string, imageImport *taggerv1beta1.ImageImport, opts v1.CreateOptions) (*taggerv1beta1.ImageImport, error)
+	Rollback(ctx context.Context, imageName string, imageRollback *taggerv1beta1.ImageRollback, opts v1.CreateOptions) (*taggerv1beta1.ImageRollback, error)
 
 	ImageExpansion
 }
@@ -72,6 +73,21 @@ func (c *images) Import(ctx context.Context, imageName string, imageImport *tagg
 		SubResource("import").
 		VersionedParams(&opts, scheme.ParameterCodec).
 		Body(imageImport).
+		Do(ctx).
+		Into(result)
+	return
+}
+
+// Rollback takes the representation of a imageRollback and creates it.  Returns the server's representation of the imageRollback, and an error, if there is any.
+func (c *images) Rollback(ctx context.Context, imageName string, imageRollback *taggerv1beta1.ImageRollback, opts v1.CreateOptions) (result *taggerv1beta1.ImageRollback, err error) {
+	result = &taggerv1beta1.ImageRollback{}
+	err = c.GetClient().Post().
+		Namespace(c.GetNamespace()).
+		Resource("images").
+		Name(imageName).
+		SubResource("rollback").
+		VersionedParams(&opts, scheme.ParameterCodec).
+		Body(imageRollback).
 		Do(ctx).
 		Into(result)
 	return

@@ -50,3 +50,15 @@ func (c *fakeImages) Import(ctx context.Context, imageName string, imageImport *
 	}
 	return obj.(*v1beta1.ImageImport), err
 }
+
+// Rollback takes the representation of a imageRollback and creates it.  Returns the server's representation of the imageRollback, and an error, if there is any.
+func (c *fakeImages) Rollback(ctx context.Context, imageName string, imageRollback *v1beta1.ImageRollback, opts v1.CreateOptions) (result *v1beta1.ImageRollback, err error) {
+	emptyResult := &v1beta1.ImageRollback{}
+	obj, err := c.Fake.
+		Invokes(testing.NewCreateSubresourceActionWithOptions(c.Resource(), imageName, "rollback", c.Namespace(), imageRollback, opts), emptyResult)
+
+	if obj == nil {
+		return emptyResult, err
+	}
+	return obj.(*v1beta1.ImageRollback), err
+}
