@@ -35,6 +35,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(SchemeGroupVersion,
 		&Image{}, &ImageList{},
 		&ImageImport{}, &ImageImportList{},
+		&ImageRollback{},
 	)
 	return nil
 }

@@ -41,6 +41,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(SchemeGroupVersion,
 		&Image{}, &ImageList{},
 		&ImageImport{}, &ImageImportList{},
+		&ImageRollback{},
 	)
 	metav1.AddToGroupVersion(scheme, SchemeGroupVersion)
 	return nil
