@@ -31,17 +31,8 @@ import (
 	"tagger.dev/tagger/pkg/registry/tagger/requester"
 )
 
-const (
-	// maxWait is how long images/import waits for the outcome at most. Stock Kubernetes ends a create after 34 seconds.
-	maxWait = 25 * time.Second
-	// answerTime is what is left of the request's own deadline to answer in.
-	answerTime = 2 * time.Second
-	// maxWaitsPerUser is how many of a user's calls wait at once; a further one is answered at once with the import in
-	// progress, so that waiting never fills the server.
-	maxWaitsPerUser = 16
-	// nameAttempts is how often another random name is tried when one is taken.
-	nameAttempts = 8
-)
+// nameAttempts is how often another random name is tried when one is taken.
+const nameAttempts = 8
 
 // ImportStore is what images/import needs of the storage of ImageImports.
 type ImportStore interface {
@@ -93,7 +84,12 @@ func (r *ImportREST) Create(ctx context.Context, name string, obj runtime.Object
 	began := time.Now()
 	requested := obj.(*tagger.ImageImport)
 	namespace := request.NamespaceValue(ctx)
-	if errs := matchPath(requested, namespace, name); len(errs) > 0 {
+	errs := matchPath(&requested.ObjectMeta, namespace, name, "; the server names the ImageImport")
+	if target := requested.Spec.TargetImage; target != "" && target != name {
+		errs = append(errs, field.Invalid(field.NewPath("spec", "targetImage"), target,
+			fmt.Sprintf("must be absent or the Image that is imported, %q", name)))
+	}
+	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(tagger.Kind("ImageImport"), name, errs)
 	}
 	if createValidation != nil {
@@ -101,11 +97,7 @@ func (r *ImportREST) Create(ctx context.Context, name string, obj runtime.Object
 			return nil, err
 		}
 	}
-	user := ""
-	if info, ok := request.UserFrom(ctx); ok {
-		user = info.GetName()
-	}
-	release, free := r.waits.TryAcquire(user)
+	release, free := r.waits.TryAcquire(userName(ctx))
 	if free {
 		defer release()
 	}
@@ -117,7 +109,7 @@ func (r *ImportREST) Create(ctx context.Context, name string, obj runtime.Object
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithDeadline(ctx, r.end(ctx, began))
+	ctx, cancel := context.WithDeadline(ctx, waitUntil(ctx, began))
 	defer cancel()
 	switch {
 	case dryRun:
@@ -126,33 +118,6 @@ func (r *ImportREST) Create(ctx context.Context, name string, obj runtime.Object
 		return imp, nil
 	}
 	return r.wait(ctx, imp), nil
-}
-
-// end returns when a request that began at a time is answered at the latest.
-func (*ImportREST) end(ctx context.Context, began time.Time) time.Time {
-	end := began.Add(maxWait)
-	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-answerTime).Before(end) {
-		end = deadline.Add(-answerTime)
-	}
-	return end
-}
-
-// matchPath checks that a body names nothing else than the path does.
-func matchPath(imp *tagger.ImageImport, namespace, name string) field.ErrorList {
-	var errs field.ErrorList
-	if imp.Name != "" && imp.Name != name {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), imp.Name,
-			fmt.Sprintf("must be absent or the name of the Image, %q; the server names the ImageImport", name)))
-	}
-	if imp.Namespace != "" && imp.Namespace != namespace {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "namespace"), imp.Namespace,
-			fmt.Sprintf("must be absent or the namespace of the request, %q", namespace)))
-	}
-	if imp.Spec.TargetImage != "" && imp.Spec.TargetImage != name {
-		errs = append(errs, field.Invalid(field.NewPath("spec", "targetImage"), imp.Spec.TargetImage,
-			fmt.Sprintf("must be absent or the Image that is imported, %q", name)))
-	}
-	return errs
 }
 
 // store creates the ImageImport as NAME-<8 hex>, admitted as the requester.

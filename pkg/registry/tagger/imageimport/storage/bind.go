@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/warning"
@@ -22,6 +21,7 @@ import (
 	"tagger.dev/tagger/pkg/apis/tagger"
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/apis/tagger/validation"
+	imageregistry "tagger.dev/tagger/pkg/registry/tagger/image"
 	"tagger.dev/tagger/pkg/registry/tagger/requester"
 )
 
@@ -104,7 +104,7 @@ func (b *binder) createImage(ctx context.Context, imp *tagger.ImageImport, optio
 		return nil, nil, invalid(imp, field.ErrorList{field.Required(field.NewPath("spec", "from"),
 			fmt.Sprintf("there is no Image %q in this namespace; say where to import it from to have it created", name))})
 	}
-	target := imageTarget(ctx, name)
+	target := imageregistry.Target(ctx, name)
 	if err := b.writer.Authorize(ctx, "create", target, "the import creates its Image"); err != nil {
 		return nil, nil, err
 	}
@@ -147,35 +147,21 @@ func (b *binder) override(ctx context.Context, imp *tagger.ImageImport, image *t
 	if !otherSource && !otherTransport {
 		return image, nothing, nil
 	}
-	target := imageTarget(ctx, image.Name)
+	target := imageregistry.Target(ctx, image.Name)
 	if err := b.writer.Authorize(ctx, "update", target, "the import overrides from or insecure of its Image"); err != nil {
 		return nil, nil, err
 	}
 	if otherSource && image.Spec.From != "" {
 		warning.AddWarning(ctx, "", fmt.Sprintf("Image %s goes on following %s; to follow %s, change its spec.from", image.Name, image.Spec.From, imp.Spec.From))
 	}
-	if !otherSource || image.Spec.RefreshInterval == nil || image.Spec.Suspend {
+	if !otherSource || !imageregistry.Refreshes(image) {
 		return image, nothing, nil
 	}
-	obj, err := b.writer.Update(ctx, b.images, target, func(obj runtime.Object) error {
-		obj.(*tagger.Image).Spec.Suspend = true
-		return nil
-	}, options.DryRun)
+	image, resume, err := imageregistry.SuspendRefresh(ctx, b.writer, b.images, image.Name, options.DryRun)
 	if err != nil {
 		return nil, nil, err
 	}
-	suspended := obj.(*tagger.Image)
-	return suspended, undo(suspended, options, func(ctx context.Context) error {
-		_, err := b.writer.Update(ctx, b.images, target, func(obj runtime.Object) error {
-			image := obj.(*tagger.Image)
-			if image.UID != suspended.UID || image.Generation != suspended.Generation {
-				return apierrors.NewConflict(tagger.Resource("images"), image.Name, errors.New("somebody else changed it since"))
-			}
-			image.Spec.Suspend = false
-			return nil
-		}, nil)
-		return err
-	}), nil
+	return image, undo(image, options, resume), nil
 }
 
 // undo returns what takes back a write to an Image when the import that it was for is refused afterwards.
@@ -202,15 +188,6 @@ func own(imp *tagger.ImageImport, image *tagger.Image) {
 		}
 	}
 	imp.OwnerReferences = owners
-}
-
-func imageTarget(ctx context.Context, name string) requester.Target {
-	return requester.Target{
-		Resource:  v1beta1.SchemeGroupVersion.WithResource("images"),
-		Kind:      v1beta1.SchemeGroupVersion.WithKind("Image"),
-		Namespace: request.NamespaceValue(ctx),
-		Name:      name,
-	}
 }
 
 func invalid(imp *tagger.ImageImport, errs field.ErrorList) error {

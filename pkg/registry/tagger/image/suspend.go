@@ -1,0 +1,60 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"context"
+	"errors"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+
+	"tagger.dev/tagger/pkg/apis/tagger"
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/registry/tagger/requester"
+)
+
+// Target names an Image in the namespace of the request as what is written on behalf of the requester.
+func Target(ctx context.Context, name string) requester.Target {
+	return requester.Target{
+		Resource:  v1beta1.SchemeGroupVersion.WithResource("images"),
+		Kind:      v1beta1.SchemeGroupVersion.WithKind("Image"),
+		Namespace: request.NamespaceValue(ctx),
+		Name:      name,
+	}
+}
+
+// Refreshes says whether an Image is imported on a schedule.
+func Refreshes(image *tagger.Image) bool {
+	return image.Spec.RefreshInterval != nil && !image.Spec.Suspend
+}
+
+// SuspendRefresh suspends the schedule of an Image as the requester, so that no refresh undoes what a person chose. It does not
+// authorise. It returns the Image as it is then, and what lets the schedule go on when what it was suspended for is refused
+// afterwards; that fails with a conflict when somebody else changed the Image since.
+func SuspendRefresh(ctx context.Context, writer *requester.Writer, images rest.Updater, name string, dryRun []string) (
+	*tagger.Image, func(context.Context) error, error) {
+	target := Target(ctx, name)
+	obj, err := writer.Update(ctx, images, target, func(obj runtime.Object) error {
+		obj.(*tagger.Image).Spec.Suspend = true
+		return nil
+	}, dryRun)
+	if err != nil {
+		return nil, nil, err
+	}
+	suspended := obj.(*tagger.Image)
+	return suspended, func(ctx context.Context) error {
+		_, err := writer.Update(ctx, images, target, func(obj runtime.Object) error {
+			image := obj.(*tagger.Image)
+			if image.UID != suspended.UID || image.Generation != suspended.Generation {
+				return apierrors.NewConflict(tagger.Resource("images"), image.Name, errors.New("somebody else changed it since"))
+			}
+			image.Spec.Suspend = false
+			return nil
+		}, nil)
+		return err
+	}, nil
+}
