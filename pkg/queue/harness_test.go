@@ -276,8 +276,8 @@ type running struct {
 	ended  chan struct{}
 }
 
-// run starts a controller; it ends with the test at the latest.
-func (c *cluster) run(options ...func(*Config)) *running {
+// idle returns a controller that does not run: it does what it is called for alone.
+func (c *cluster) idle(options ...func(*Config)) *Controller {
 	c.Helper()
 	config := Config{
 		Client: c.client, Importer: c.source, Mirrors: c.mirror, Clock: c.clock,
@@ -291,6 +291,13 @@ func (c *cluster) run(options ...func(*Config)) *running {
 	if err != nil {
 		c.Fatal(err)
 	}
+	return controller
+}
+
+// run starts a controller; it ends with the test at the latest.
+func (c *cluster) run(options ...func(*Config)) *running {
+	c.Helper()
+	controller := c.idle(options...)
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), ktesting.NewLogger(c.T, ktesting.NewConfig(ktesting.BufferLogs(true)))))
 	r := &running{Controller: controller, cancel: cancel, ended: make(chan struct{})}
 	go func() {

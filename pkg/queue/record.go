@@ -110,7 +110,12 @@ func (c *Controller) follow(ctx context.Context, image *v1beta1.Image) {
 
 // lock keeps the other imports of an Image in this process from writing to it until unlock is called.
 func (c *Controller) lock(imp *v1beta1.ImageImport) (unlock func()) {
-	key := imp.Namespace + "/" + imp.Spec.TargetImage
+	return c.lockImage(imp.Namespace, imp.Spec.TargetImage)
+}
+
+// lockImage is lock by the name of the Image.
+func (c *Controller) lockImage(namespace, name string) (unlock func()) {
+	key := namespace + "/" + name
 	c.writing.LockKey(key)
 	return func() { _ = c.writing.UnlockKey(key) } // it never fails
 }

@@ -49,9 +49,9 @@ func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outc
 	if err != nil {
 		return outcome{}, err
 	}
-	release, err := c.hosts.Acquire(ctx, ref.Host(), "verify "+string(uuid.NewUUID()))
+	release, err := c.acquire(ctx, ref.Host(), "verify")
 	if err != nil {
-		return outcome{}, &importer.Error{Kind: importer.Timeout, Err: fmt.Errorf("%s is busy with other imports; try again later", ref.Host())}
+		return outcome{}, err
 	}
 	defer release()
 	var history []v1beta1.HashReference
@@ -66,4 +66,12 @@ func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outc
 		namespace: imp.Namespace, image: imp.Spec.TargetImage, importUID: imp.UID, from: imp.Spec.From,
 		mirror: ptr.Deref(imp.Spec.Mirror, false), insecure: ptr.Deref(imp.Spec.Insecure, false), verify: true,
 	}, history, func(importer.Progress) {})
+}
+
+// acquire waits for a place at a host, for something else than an attempt, as long as ctx lives.
+func (c *Controller) acquire(ctx context.Context, host, what string) (release func(), err error) {
+	if release, err = c.hosts.Acquire(ctx, host, what+" "+string(uuid.NewUUID())); err != nil {
+		return nil, &importer.Error{Kind: importer.Timeout, Err: fmt.Errorf("%s is busy with other imports; try again later", host)}
+	}
+	return release, nil
 }

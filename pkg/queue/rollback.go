@@ -1,0 +1,142 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/importer"
+)
+
+// CheckPull returns an entry of an Image's history as a rollback is to record it, when the content that it names is there: all
+// of it at the mirror, where that is what it names, else the manifest at the source. Of an entry that was mirrored to where the
+// mirror is no longer it names the place where the mirror is now. Errors are those of package importer.
+func (c *Controller) CheckPull(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference) (v1beta1.HashReference, error) {
+	dgst := digestOf(&entry)
+	destination, repository, err := c.Mirrors.Repository(ctx, image.Namespace, image.Name)
+	atMirror := fmt.Sprintf("%s@%s", repository, dgst)
+	if entry.ImageReference == entry.SourceReference && (err != nil || entry.ImageReference != atMirror) {
+		return entry, c.checkSource(ctx, image, entry)
+	}
+	if err != nil {
+		return entry, mirrorFailure(ctx, err)
+	}
+	complete, err := destination.Complete(ctx, dgst)
+	if err != nil {
+		return entry, mirrorFailure(ctx, err)
+	}
+	if !complete {
+		return entry, &importer.Error{Kind: importer.NotFound, Reference: atMirror, Err: contentGone(&entry)}
+	}
+	if err := destination.Commit(ctx, map[string]digest.Digest{anchor(dgst): dgst}); err != nil {
+		return entry, mirrorFailure(ctx, err)
+	}
+	entry.ImageReference = atMirror
+	return entry, nil
+}
+
+// mirrorFailure classifies an error of the mirror and logs what its text keeps from callers.
+func mirrorFailure(ctx context.Context, err error) error {
+	failure := importer.DestinationFailure(err)
+	var typed *importer.Error
+	switch {
+	case errors.As(failure, &typed) && typed.Kind == importer.MirrorUnavailable && typed.Cause() != nil:
+		klog.FromContext(ctx).Error(typed.Cause(), "The mirror failed")
+	case errors.Is(failure, context.DeadlineExceeded):
+		return &importer.Error{Kind: importer.Timeout, Err: errors.New("the mirror did not answer in time")}
+	}
+	return failure
+}
+
+// contentGone says what to do when the mirror has not, or not all of, what an entry names.
+func contentGone(entry *v1beta1.HashReference) error {
+	if entry.SourceReference == "" || entry.SourceReference == entry.ImageReference {
+		return errors.New("the mirror does not have all of its content any more; push it again")
+	}
+	return fmt.Errorf("the mirror does not have all of its content any more; import it again from %s", entry.SourceReference)
+}
+
+// checkSource asks the source of an entry for its manifest.
+func (c *Controller) checkSource(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference) error {
+	src, err := c.source(request{
+		namespace: image.Namespace, image: image.Name, from: entry.SourceReference, insecure: image.Spec.Insecure,
+	})
+	if err != nil {
+		return err
+	}
+	release, err := c.acquire(ctx, src.Reference.Host(), "rollback")
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = c.Importer.Resolve(ctx, src, "")
+	return err
+}
+
+// RecordRollback puts an entry in front of an Image's history, as resolved now, whatever else was recorded meanwhile, and
+// returns it as it was recorded. The mirror's latest follows. It fails with a conflict when the Image is gone, or was made
+// again, since it was read. Errors are API errors.
+func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference) (v1beta1.HashReference, error) {
+	defer c.lockImage(image.Namespace, image.Name)()
+	entry.ImportUID = uuid.NewUUID()
+	images := c.Client.TaggerV1beta1().Images(image.Namespace)
+	var updated *v1beta1.Image
+	err := persist(ctx, func() error {
+		current, err := images.Get(ctx, image.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err), err == nil && (current.UID != image.UID || current.DeletionTimestamp != nil):
+			return errImageGone
+		case err != nil:
+			return err
+		}
+		status := &current.Status
+		if entryOfImport(status.HashReferences, entry.ImportUID) != nil { // the answer to an earlier attempt was lost
+			updated = current
+			return nil
+		}
+		entry.ImportedAt, entry.ResolvedAt = c.inFrontOf(status.HashReferences)
+		status.HashReferences = addToHistory(status.HashReferences, entry, int(ptr.Deref(current.Spec.HistoryLimit, v1beta1.DefaultHistoryLimit)))
+		c.setCondition(&status.Conditions, current.Generation, metav1.ConditionTrue, v1beta1.ReasonRolledBack,
+			fmt.Sprintf("rolled back to %s of %s", digestOf(&entry), entry.From))
+		updated, err = images.UpdateStatus(ctx, current, metav1.UpdateOptions{})
+		if apierrors.IsNotFound(err) {
+			return errImageGone
+		}
+		return err
+	})
+	if errors.Is(err, errImageGone) {
+		return entry, apierrors.NewConflict(v1beta1.Resource("images"), image.Name,
+			errors.New("the Image was deleted while it was rolled back; nothing was recorded"))
+	}
+	if err != nil {
+		return entry, err
+	}
+	c.follow(ctx, updated)
+	if recorded := entryOfImport(updated.Status.HashReferences, entry.ImportUID); recorded != nil {
+		entry = *recorded
+	}
+	return entry, nil
+}
+
+// inFrontOf returns the times of an entry that is recorded now, in front of a history. They are ahead of the clock where the
+// newest entry is, as that of another server may be.
+func (c *Controller) inFrontOf(history []v1beta1.HashReference) (metav1.Time, metav1.MicroTime) {
+	now := c.Clock.Now()
+	at := now.Truncate(time.Microsecond)
+	if len(history) > 0 && !at.After(history[0].ResolvedAt.Time) {
+		at = history[0].ResolvedAt.Add(time.Microsecond)
+	}
+	return metav1.NewTime(now).Rfc3339Copy(), metav1.NewMicroTime(at)
+}
