@@ -1,7 +1,7 @@
 // Copyright The Tagger Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package storage keeps Images in etcd and serves them: the main resource, its status, and images/import.
+// Package storage keeps Images in etcd and serves them: the main resource, its status, images/import and images/rollback.
 package storage
 
 import (

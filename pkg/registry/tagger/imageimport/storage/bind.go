@@ -5,7 +5,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -134,9 +133,8 @@ func (b *binder) createImage(ctx context.Context, imp *tagger.ImageImport, optio
 // goes on when the import is refused afterwards.
 func (b *binder) override(ctx context.Context, imp *tagger.ImageImport, image *tagger.Image, options *metav1.CreateOptions) (*tagger.Image, registry.FinishFunc, error) {
 	nothing := func(context.Context, bool) {}
-	if image.DeletionTimestamp != nil {
-		return nil, nil, apierrors.NewConflict(tagger.Resource("images"), image.Name,
-			errors.New("the Image is being deleted; import again when it is gone"))
+	if err := imageregistry.CheckNotDeleted(image, "import again when it is gone"); err != nil {
+		return nil, nil, err
 	}
 	if imp.Spec.From == "" && image.Spec.From == "" {
 		return nil, nil, invalid(imp, field.ErrorList{field.Required(field.NewPath("spec", "from"),
