@@ -41,12 +41,14 @@ func (c CompletedConfig) groupInfo(imports *queue.Controller, stopping <-chan st
 		return nil, fmt.Errorf("storage of imageimports: %w", err)
 	}
 	imageImport := imagestorage.NewImportREST(imageImports, writer, verifier{imports}, stopping)
+	imageRollback := imagestorage.NewRollbackREST(images, writer, rollbacker{imports}, c.extra.Clock)
 
 	info := genericapiserver.NewDefaultAPIGroupInfo(tagger.GroupName, Scheme, runtime.NewParameterCodec(Scheme), Codecs)
 	info.VersionedResourcesStorageMap[v1beta1.SchemeGroupVersion.Version] = map[string]rest.Storage{
 		"images":              images,
 		"images/status":       imageStatus,
 		"images/import":       imageImport,
+		"images/rollback":     imageRollback,
 		"imageimports":        imageImports,
 		"imageimports/status": imageImportStatus,
 	}
