@@ -48,7 +48,7 @@ type step struct {
 // api speaks what the plugin needs of the API: one import, and one Image.
 type api struct {
 	t *testing.T
-	// answer is what the import is answered, an ImageImport or a Status.
+	// answer is what the import or the rollback is answered: an ImageImport, an ImageRollback or a Status.
 	answer runtime.Object
 	steps  []step
 	image  *v1beta1.Image
@@ -61,7 +61,7 @@ type api struct {
 	current *v1beta1.ImageImport
 	refuse  *apierrors.StatusError
 	times   int
-	posted  string // the body of the import
+	posted  string // the body of the import or the rollback
 	query   url.Values
 }
 
@@ -108,7 +108,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.write(w, &refuse.ErrStatus)
 	case !ok:
 		http.NotFound(w, r)
-	case r.Method == http.MethodPost && resource == "images/myapp/import":
+	case r.Method == http.MethodPost && (resource == "images/myapp/import" || resource == "images/myapp/rollback"):
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			a.t.Error(err)

@@ -35,7 +35,7 @@ func newCommand(streams genericiooptions.IOStreams, clock clock.Clock) *cobra.Co
 		Long: `Import images into the cluster, and look at what their tags meant.
 
 An Image follows one tag of a registry. An import records which digest the tag means and, where the
-Image is mirrored, copies the image into the mirror of the cluster.`,
+Image is mirrored, copies the image into the mirror of the cluster. A rollback goes back to an earlier digest.`,
 		Version:           version.Info().GitVersion,
 		Args:              noVerb,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -53,7 +53,8 @@ Image is mirrored, copies the image into the mirror of the cluster.`,
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag()
 	flags.AddFlags(cmd.PersistentFlags())
 	cluster := &cluster{flags: flags, warnings: streams.ErrOut}
-	cmd.AddCommand(newImportCommand(cluster, streams, clock), newHistoryCommand(cluster, streams, clock), newOptionsCommand())
+	cmd.AddCommand(newImportCommand(cluster, streams, clock), newHistoryCommand(cluster, streams, clock),
+		newRollbackCommand(cluster, streams), newOptionsCommand())
 	return cmd
 }
 

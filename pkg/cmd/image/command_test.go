@@ -18,6 +18,7 @@ func TestUsage(t *testing.T) {
 		seeRoot    = "See 'kubectl image --help' for usage.\n"
 		seeImport  = "See 'kubectl image import --help' for usage.\n"
 		seeHistory = "See 'kubectl image history --help' for usage.\n"
+		seeBack    = "See 'kubectl image rollback --help' for usage.\n"
 	)
 	tests := []struct {
 		name string
@@ -34,6 +35,19 @@ func TestUsage(t *testing.T) {
 		{
 			name: "no such dry run", args: []string{"import", "myapp", "--dry-run=client"},
 			want: "error: --dry-run must be \"none\" or \"server\", not \"client\"\n" + seeImport,
+		},
+		{name: "nothing to roll back to", args: []string{"rollback", "myapp", "--to="}, want: "error: --to must not be empty\n" + seeBack},
+		{
+			name: "neither digest nor number", args: []string{"rollback", "myapp", "--to=latest"},
+			want: "error: --to must be a digest, such as sha256:5a3771f19d8e, or a number, not \"latest\"\n" + seeBack,
+		},
+		{
+			name: "no number that there could be", args: []string{"rollback", "myapp", "--to=99999999999"},
+			want: "error: --to must be a digest, such as sha256:5a3771f19d8e, or a number, not \"99999999999\"\n" + seeBack,
+		},
+		{
+			name: "no such dry run of a rollback", args: []string{"rollback", "myapp", "--dry-run=client"},
+			want: "error: --dry-run must be \"none\" or \"server\", not \"client\"\n" + seeBack,
 		},
 		{
 			name: "no such format", args: []string{"history", "myapp", "-o", "wiide"},
@@ -83,12 +97,17 @@ func TestHelp(t *testing.T) {
 		want, wantNot []string
 	}{
 		{
-			name: "no arguments", want: []string{"\n  history ", "\n  import ", "kubectl image COMMAND [options]"},
+			name: "no arguments", want: []string{"\n  history ", "\n  import ", "\n  rollback ", "kubectl image COMMAND [options]"},
 			wantNot: []string{"--kubeconfig", "kubectl-image"},
 		},
 		{
 			name: "a verb", args: []string{"import", "--help"},
 			want:    []string{"\nExamples:\n", "kubectl image import NAME", "--insecure-source", `Use "kubectl image options"`},
+			wantNot: []string{"--kubeconfig", "kubectl-image"},
+		},
+		{
+			name: "going back", args: []string{"rollback", "--help"},
+			want:    []string{"\nExamples:\n", "kubectl image rollback NAME [--to=DIGEST|N]", "--dry-run", "--output", "suspended"},
 			wantNot: []string{"--kubeconfig", "kubectl-image"},
 		},
 		{name: "the options of all verbs", args: []string{"options"}, want: []string{"--kubeconfig", "--context", "--namespace", "--token"}},

@@ -50,7 +50,8 @@ func newHistoryCommand(cluster *cluster, streams genericiooptions.IOStreams, clo
 		Long: `Show which digests an image's tag has meant, newest first.
 
 The current one is marked by an asterisk. An import that finds the same digest again refreshes the time of the current
-one and adds none.`,
+one and adds none; a rollback puts an earlier digest in front once more. The numbers, and the digests as they are shown,
+are what 'kubectl image rollback --to' takes.`,
 		Example: `  # Show the history of the image myapp
   kubectl image history myapp
 
