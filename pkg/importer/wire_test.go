@@ -23,6 +23,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"tagger.dev/tagger/test/lab"
 )
 
 // certificate makes a self-signed one for an address.
@@ -298,33 +300,6 @@ func TestLoopbackIsGuarded(t *testing.T) {
 	}
 }
 
-// connectProxy is a proxy on loopback that connects everybody to target.
-func connectProxy(t *testing.T, target string) *url.URL {
-	t.Helper()
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		server, err := net.Dial("tcp", target)
-		if err != nil || r.Method != http.MethodConnect {
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		defer server.Close()
-		client, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			return
-		}
-		defer client.Close()
-		io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n")
-		go io.Copy(server, client)
-		io.Copy(client, server)
-	}))
-	t.Cleanup(proxy.Close)
-	address, err := url.Parse(proxy.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return address
-}
-
 // TestInsecureSourceGetsNoCredentials: not even over TLS, which nobody verified.
 func TestInsecureSourceGetsNoCredentials(t *testing.T) {
 	t.Parallel()
@@ -336,7 +311,7 @@ func TestInsecureSourceGetsNoCredentials(t *testing.T) {
 		}
 		protected.ServeHTTP(w, r)
 	}))
-	i := newImporter(t, func(o *Options) { o.Proxy = http.ProxyURL(connectProxy(t, up.host)) })
+	i := newImporter(t, func(o *Options) { o.Proxy = http.ProxyURL(lab.Proxy(t, up.host)) })
 	src := source(parse(t, "test.example.com/app:v1"), alice)
 	src.Insecure = true
 	_, err := i.Resolve(t.Context(), src, "")
@@ -353,7 +328,7 @@ func TestProxy(t *testing.T) {
 	img := newImage(t, "amd64")
 	put(t, registry, "app", "v1", img.manifest.MediaType, img.raw, img.blobs...)
 	up := serve(t, registry) // its certificate is for example.com too
-	address := connectProxy(t, up.host)
+	address := lab.Proxy(t, up.host)
 	i := newImporter(t, func(o *Options) {
 		o.AllowLoopback = false
 		o.Proxy = func(r *http.Request) (*url.URL, error) {

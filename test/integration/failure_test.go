@@ -6,13 +6,10 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -22,6 +19,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // marker is what hostile registries say. Nobody may hear it.
@@ -30,174 +28,6 @@ const marker = "a-marker-that-must-not-be-repeated"
 // errorBody is a registry's error with the marker wherever there is a place for it.
 func errorBody(code string) string {
 	return `{"errors":[{"code":"` + code + `","message":"` + marker + `","detail":{"` + marker + `":"` + marker + `"}}]}`
-}
-
-func flip(body []byte) []byte {
-	changed := bytes.Clone(body)
-	changed[len(changed)/2] ^= 1
-	return changed
-}
-
-func half(body []byte) []byte { return body[:len(body)/2] }
-
-// placeholders stand in messages for what differs from run to run.
-func placeholders(message string, s *source) string {
-	message = strings.ReplaceAll(message, s.reference(""), "SOURCE/")
-	message = strings.ReplaceAll(message, s.host, "HOST")
-	message = regexp.MustCompile(`sha256:[0-9a-f]{64}`).ReplaceAllString(message, "DIGEST")
-	return regexp.MustCompile(`[0-9]+ of [0-9]+ bytes`).ReplaceAllString(message, "N of M bytes")
-}
-
-// TestFailedImport imports from a source that fails into an Image with two entries, which stay as they are.
-func TestFailedImport(t *testing.T) {
-	t.Parallel()
-	const (
-		place   = "(they are kept in the file of --registry-auth-file, which is not set)"
-		changed = "something on the way changes content: look for a broken proxy or cache, or tell the registry"
-	)
-	tests := []struct {
-		name   string
-		kind   transportKind
-		closed bool
-		fault  fault
-		tag    string
-		want   outcome // of the attempt, as the Image tells it
-		ends   bool    // no other attempt is made
-	}{
-		{
-			name: "the registry is down", closed: true, tag: "latest",
-			want: failed(v1beta1.ReasonUnavailable, "SOURCE/app:latest: HOST: connection refused"),
-		},
-		{
-			name: "401", fault: answering(http.StatusUnauthorized, "application/json", errorBody("UNAUTHORIZED")), tag: "latest",
-			want: failed(v1beta1.ReasonUnauthorized,
-				"SOURCE/app:latest: manifest latest: HOST refused access (401); it does not exist or needs credentials that may read it "+place),
-		},
-		{
-			name: "403 with a code of its own", fault: answering(http.StatusForbidden, "application/json", errorBody(marker)), tag: "latest",
-			want: failed(v1beta1.ReasonUnauthorized,
-				"SOURCE/app:latest: manifest latest: HOST refused access (403); it does not exist or needs credentials that may read it "+place),
-		},
-		{
-			name: "404", tag: "absent",
-			want: failed(v1beta1.ReasonNotFound,
-				"SOURCE/app:absent: manifest absent: not found at HOST (404); check the repository and the tag"),
-		},
-		{
-			name: "429", fault: answering(http.StatusTooManyRequests, "application/json", errorBody("TOOMANYREQUESTS")), tag: "latest",
-			want: failed(v1beta1.ReasonRateLimited,
-				"SOURCE/app:latest: HOST limits how often it may be asked (429); credentials often raise the limit "+place),
-		},
-		{
-			name: "500", fault: answering(http.StatusInternalServerError, "text/plain", marker), tag: "latest",
-			want: failed(v1beta1.ReasonUnavailable, "SOURCE/app:latest: manifest latest: HOST answered 500"),
-		},
-		{
-			name: "500 where the manifest is fetched", tag: "latest",
-			fault: only("manifests", answering(http.StatusInternalServerError, "application/json", errorBody(marker))),
-			want:  failed(v1beta1.ReasonUnavailable, "SOURCE/app:latest: manifest DIGEST: HOST answered 500"),
-		},
-		{
-			name: "a web page", fault: answering(http.StatusOK, "text/html", "<title>"+marker+"</title>"), tag: "latest",
-			want: failed(v1beta1.ReasonUnsupportedManifest,
-				"SOURCE/app:latest: the registry answered with a web page; check that the host is a registry"),
-			ends: true,
-		},
-		{
-			name: "a manifest of no known kind", fault: answering(http.StatusOK, marker+"/"+marker, `{"`+marker+`":1}`), tag: "latest",
-			want: failed(v1beta1.ReasonUnsupportedManifest, "SOURCE/app:latest: it is neither an OCI nor a docker image"),
-			ends: true,
-		},
-		{
-			name: "a manifest of another digest", fault: only("manifests", altering(flip)), tag: "latest",
-			want: failed(v1beta1.ReasonDigestMismatch, "SOURCE/app:latest: the registry served DIGEST as DIGEST; "+changed),
-		},
-		{
-			name: "a blob of another digest", fault: only("blobs", altering(flip)), tag: "latest",
-			want: failed(v1beta1.ReasonDigestMismatch, "SOURCE/app:latest: blob DIGEST: HOST sent other content; "+changed),
-		},
-		{
-			name: "a truncated blob", fault: only("blobs", altering(half)), tag: "latest",
-			want: failed(v1beta1.ReasonUnavailable, "SOURCE/app:latest: blob DIGEST: HOST closed the connection after N of M bytes"),
-		},
-		{
-			name: "a blob that is not there", tag: "latest",
-			fault: only("blobs", answering(http.StatusNotFound, "application/json", errorBody("BLOB_UNKNOWN"))),
-			want: failed(v1beta1.ReasonNotFound,
-				"SOURCE/app:latest: blob DIGEST: not found at HOST (404 BLOB_UNKNOWN); the image is incomplete there, or was deleted meanwhile; push it there again"),
-		},
-		{
-			name: "plain HTTP", kind: plainHTTP, tag: "latest",
-			want: failed(v1beta1.ReasonTLS, "SOURCE/app:latest: HOST does not speak TLS; if plain HTTP is meant, set insecure: true"),
-		},
-		{
-			name: "a certificate of an unknown CA", kind: unknownTLS, tag: "latest",
-			want: failed(v1beta1.ReasonTLS, "SOURCE/app:latest: the certificate of HOST is signed by an unknown authority; "+
-				"have the administrator add its CA, or set insecure: true"),
-		},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s, namespace := shared(t)
-			good := newSource(t, trustedTLS)
-			s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: good.reference("app"), Mirror: true})
-			for range 2 {
-				good.push(t, "app", newImage(t, ociTypes, "amd64"))
-				s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonImported)
-			}
-			before := s.image(t, namespace, "app")
-			if n := len(before.Status.HashReferences); n != 2 {
-				t.Fatalf("%d entries, want two", n)
-			}
-
-			bad := newSource(t, tt.kind)
-			bad.push(t, "app", newArtifact(t))
-			bad.misbehave(tt.fault)
-			if tt.closed {
-				bad.close()
-			}
-			s.createImport(t, namespace, "failing", v1beta1.ImageImportSpec{TargetImage: "app", From: bad.reference("app:" + tt.tag)})
-			s.awaitImport(t, namespace, "failing", func(imp *v1beta1.ImageImport) bool { return len(imp.Status.ImportAttempts) > 0 })
-			var after *v1beta1.Image
-			eventually(t, "the Image says that the import failed", func(context.Context) (bool, error) {
-				after = s.image(t, namespace, "app")
-				return outcomeOf(after.Status.Conditions).Status == metav1.ConditionFalse, nil
-			})
-			got := outcomeOf(after.Status.Conditions)
-			got.Message = placeholders(got.Message, bad)
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Errorf("the Image's condition (-want +got):\n%s", diff)
-			}
-			if diff := cmp.Diff(before.Status.HashReferences, after.Status.HashReferences); diff != "" {
-				t.Errorf("the Image's history (-before +after):\n%s", diff)
-			}
-
-			imp, err := s.api.TaggerV1beta1().ImageImports(namespace).Get(t.Context(), "failing", metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = outcomeOf(imp.Status.Conditions)
-			want := tt.want
-			if !tt.ends {
-				want.Status = metav1.ConditionUnknown
-				want.Message = fmt.Sprintf("attempt %d of 10 failed: %s", len(imp.Status.ImportAttempts), want.Message)
-			}
-			got.Message = placeholders(got.Message, bad)
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("the ImageImport's condition (-want +got):\n%s", diff)
-			}
-			if ended := imp.Status.CompletionTime != nil; ended != tt.ends {
-				t.Errorf("ended: %t, want %t", ended, tt.ends)
-			}
-			s.mustNotRepeat(t, namespace)
-
-			s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonUnchanged)
-			if diff := cmp.Diff(metav1.ConditionTrue, outcomeOf(s.image(t, namespace, "app").Status.Conditions).Status); diff != "" {
-				t.Errorf("the Image's condition after another import (-want +got):\n%s", diff)
-			}
-		})
-	}
 }
 
 // failed is the outcome of a failed attempt.
@@ -229,13 +59,13 @@ func (s *server) mustNotRepeat(t *testing.T, namespace string) {
 func TestHealedSource(t *testing.T) {
 	t.Parallel()
 	s, namespace := shared(t)
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	image := newImage(t, ociTypes, "amd64")
-	out.push(t, "app", image)
-	out.misbehave(answering(http.StatusServiceUnavailable, "text/plain", marker))
-	s.createImport(t, namespace, "patient", v1beta1.ImageImportSpec{TargetImage: "app", From: out.reference("app"), Mirror: ptr.To(true)})
+	out.Push(t, "app", image)
+	out.Misbehave(lab.Answering(http.StatusServiceUnavailable, "text/plain", marker))
+	s.createImport(t, namespace, "patient", v1beta1.ImageImportSpec{TargetImage: "app", From: out.Reference("app"), Mirror: ptr.To(true)})
 	s.awaitImport(t, namespace, "patient", func(imp *v1beta1.ImageImport) bool { return len(imp.Status.ImportAttempts) > 0 })
-	out.misbehave(nil)
+	out.Misbehave(nil)
 	imp := s.finished(t, namespace, "patient")
 	var got []bool
 	for _, attempt := range imp.Status.ImportAttempts {
@@ -309,11 +139,11 @@ func TestRefusedImport(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
-			s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.reference("app")})
+			out := lab.New(t, lab.TrustedTLS)
+			s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.Reference("app")})
 			s.createImage(t, namespace, "pushed", v1beta1.ImageSpec{})
 			for range 2 {
-				out.push(t, "app", newImage(t, ociTypes, "amd64"))
+				out.Push(t, "app", newImage(t, ociTypes, "amd64"))
 				s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonImported)
 			}
 			eventually(t, "the two imports are forgotten", func(context.Context) (bool, error) {

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // TestGuardRails starts servers with guard rails, and imports what these forbid.
@@ -35,12 +36,12 @@ func TestGuardRails(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			out := newSource(t, trustedTLS)
-			out.push(t, "app", newImage(t, ociTypes, "amd64"))
-			s := start(t, t.TempDir(), strings.ReplaceAll(tt.flag, "HOST", out.host))
+			out := lab.New(t, lab.TrustedTLS)
+			out.Push(t, "app", newImage(t, ociTypes, "amd64"))
+			s := start(t, t.TempDir(), strings.ReplaceAll(tt.flag, "HOST", out.Host))
 			namespace := newNamespace()
 			imp, err := s.api.TaggerV1beta1().Images(namespace).Import(context.WithoutCancel(t.Context()), "app", &v1beta1.ImageImport{
-				Spec: v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: &tt.mirror, Insecure: &tt.insecure},
+				Spec: v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: &tt.mirror, Insecure: &tt.insecure},
 			}, metav1.CreateOptions{})
 			if err != nil {
 				t.Fatal(err)

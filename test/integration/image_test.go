@@ -7,7 +7,6 @@ package integration
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"testing"
 
@@ -37,10 +36,6 @@ func must[T any](value T, err error) func(*testing.T) T {
 		}
 		return value
 	}
-}
-
-func contextWithPatience(t *testing.T) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(t.Context(), patience)
 }
 
 // family is a set of media types that belong together.
@@ -81,11 +76,12 @@ func newIndex(t *testing.T, f family) v1.ImageIndex {
 	return index
 }
 
-// newArtifact returns something that is no container image: a Helm chart or a signature would look like it.
-func newArtifact(t *testing.T) v1.Image {
+// newArtifact returns something that is no container image: a Helm chart or a signature would look like it. Its one layer has
+// the content.
+func newArtifact(t *testing.T, content string) v1.Image {
 	t.Helper()
 	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), "application/vnd.example.config.v1+json")
-	return must(mutate.AppendLayers(image, static.NewLayer([]byte(t.Name()), "application/vnd.example.data.v1")))(t)
+	return must(mutate.AppendLayers(image, static.NewLayer([]byte(content), "application/vnd.example.data.v1")))(t)
 }
 
 // digestOf returns the digest of an image or an index.

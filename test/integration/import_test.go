@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // TestMetrics imports on a server of its own and reads what that counted.
@@ -27,12 +28,12 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	s := start(t, t.TempDir())
 	namespace := newNamespace()
-	out := newSource(t, trustedTLS)
-	out.push(t, "app", newIndex(t, ociTypes))
-	spec := v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}
+	out := lab.New(t, lab.TrustedTLS)
+	out.Push(t, "app", newIndex(t, ociTypes))
+	spec := v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: ptr.To(true)}
 	s.mustImport(t, namespace, "app", spec, v1beta1.ReasonImported)
 	s.mustImport(t, namespace, "app", spec, v1beta1.ReasonUnchanged)
-	out.misbehave(answering(http.StatusOK, "text/html", ""))
+	out.Misbehave(lab.Answering(http.StatusOK, "text/html", ""))
 	s.importImage(t, namespace, "app", spec)
 
 	metrics, err := s.get(t.Context(), s.apiURL+"/metrics", "Bearer "+s.token)
@@ -80,15 +81,15 @@ func TestDryRun(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
+			out := lab.New(t, lab.TrustedTLS)
 			image := newImage(t, ociTypes, "amd64")
-			out.push(t, "app", image)
+			out.Push(t, "app", image)
 			if tt.exists {
-				s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.reference("app"), Mirror: true})
+				s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.Reference("app"), Mirror: true})
 			}
 			before := s.images(t, namespace)
 			imp, err := s.api.TaggerV1beta1().Images(namespace).Import(t.Context(), "app",
-				&v1beta1.ImageImport{Spec: v1beta1.ImageImportSpec{From: out.reference("app:" + tt.tag), Mirror: ptr.To(true)}},
+				&v1beta1.ImageImport{Spec: v1beta1.ImageImportSpec{From: out.Reference("app:" + tt.tag), Mirror: ptr.To(true)}},
 				metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 			if err != nil {
 				t.Fatal(err)
@@ -97,11 +98,11 @@ func TestDryRun(t *testing.T) {
 				t.Errorf("condition (-want +got):\n%s", diff)
 			}
 			if ref := imp.Status.HashReference; tt.want == metav1.ConditionTrue {
-				if diff := cmp.Diff(out.reference("app@"+digestOf(t, image)), ref.SourceReference); diff != "" {
+				if diff := cmp.Diff(out.Reference("app@"+digestOf(t, image)), ref.SourceReference); diff != "" {
 					t.Errorf("sourceReference (-want +got):\n%s", diff)
 				}
 			}
-			if diff := cmp.Diff(tt.asked, out.requests()); diff != "" {
+			if diff := cmp.Diff(tt.asked, out.Requests()); diff != "" {
 				t.Errorf("requests at the source (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(before, s.images(t, namespace), cmpopts.EquateEmpty()); diff != "" {
@@ -119,10 +120,10 @@ func TestDryRun(t *testing.T) {
 func TestDryRunOfCreate(t *testing.T) {
 	t.Parallel()
 	s, namespace := shared(t)
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	_, err := s.api.TaggerV1beta1().ImageImports(namespace).Create(t.Context(), &v1beta1.ImageImport{
 		ObjectMeta: metav1.ObjectMeta{Name: "never"},
-		Spec:       v1beta1.ImageImportSpec{TargetImage: "app", From: out.reference("app")},
+		Spec:       v1beta1.ImageImportSpec{TargetImage: "app", From: out.Reference("app")},
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +131,7 @@ func TestDryRunOfCreate(t *testing.T) {
 	if diff := cmp.Diff(map[string]v1beta1.Image{}, s.images(t, namespace)); diff != "" {
 		t.Errorf("Images (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(map[string]int{}, out.requests()); diff != "" {
+	if diff := cmp.Diff(map[string]int{}, out.Requests()); diff != "" {
 		t.Errorf("requests at the source (-want +got):\n%s", diff)
 	}
 }
@@ -140,11 +141,11 @@ func TestDryRunOfCreate(t *testing.T) {
 func TestTimeToLive(t *testing.T) {
 	t.Parallel()
 	s, namespace := shared(t)
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	image := newImage(t, ociTypes, "amd64")
-	out.push(t, "app", image)
+	out.Push(t, "app", image)
 	imp, err := s.api.TaggerV1beta1().Images(namespace).Import(t.Context(), "app", &v1beta1.ImageImport{Spec: v1beta1.ImageImportSpec{
-		From: out.reference("app"), Mirror: ptr.To(true), TTLSecondsAfterFinished: ptr.To[int32](0)}}, metav1.CreateOptions{})
+		From: out.Reference("app"), Mirror: ptr.To(true), TTLSecondsAfterFinished: ptr.To[int32](0)}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,22 +162,22 @@ func TestTimeToLive(t *testing.T) {
 func TestAuthFile(t *testing.T) {
 	t.Parallel()
 	const user, password = "puller", "a-password-that-must-not-be-repeated"
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	image := newImage(t, ociTypes, "amd64")
-	out.push(t, "app", image)
-	out.misbehave(func(w http.ResponseWriter, r *http.Request, registry http.Handler) {
+	out.Push(t, "app", image)
+	out.Misbehave(func(w http.ResponseWriter, r *http.Request, registry http.Handler) {
 		if gotUser, gotPassword, _ := r.BasicAuth(); gotUser != user || gotPassword != password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="outside"`)
-			answering(http.StatusUnauthorized, "application/json", errorBody("UNAUTHORIZED"))(w, r, registry)
+			lab.Answering(http.StatusUnauthorized, "application/json", errorBody("UNAUTHORIZED"))(w, r, registry)
 			return
 		}
 		registry.ServeHTTP(w, r)
 	})
 	dir := t.TempDir()
 	auths := filepath.Join(dir, "auth.json")
-	spec := v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}
+	spec := v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: ptr.To(true)}
 	write := func(password string) {
-		content := `{"auths":{"` + out.host + `":{"auth":"` + base64.StdEncoding.EncodeToString([]byte(user+":"+password)) + `"}}}`
+		content := `{"auths":{"` + out.Host + `":{"auth":"` + base64.StdEncoding.EncodeToString([]byte(user+":"+password)) + `"}}}`
 		if err := os.WriteFile(auths, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // words splits what a client printed into lines, and those into words: tables are compared so.
@@ -155,9 +156,9 @@ spec:
 			t.Parallel()
 			require(t, "kubectl")
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
-			out.push(t, "library/nginx", newIndex(t, ociTypes))
-			manifest := file(t, strings.ReplaceAll(tt.manifest, "REFERENCE", out.reference("library/nginx:latest")))
+			out := lab.New(t, lab.TrustedTLS)
+			out.Push(t, "library/nginx", newIndex(t, ociTypes))
+			manifest := file(t, strings.ReplaceAll(tt.manifest, "REFERENCE", out.Reference("library/nginx:latest")))
 			apply := append([]string{"-n", namespace, "apply", "-f", manifest}, tt.flags...)
 			kind, name, _ := strings.Cut(tt.object, "/")
 			said := func(word string) string { return kind + ".tagger.dev/" + name + " " + word + "\n" }
@@ -187,10 +188,10 @@ func TestKubectlTables(t *testing.T) {
 	t.Parallel()
 	require(t, "kubectl")
 	s, namespace := shared(t)
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	image := newIndex(t, ociTypes)
-	out.push(t, "operator", image)
-	from := out.reference("operator:latest")
+	out.Push(t, "operator", image)
+	from := out.Reference("operator:latest")
 	imp := s.mustImport(t, namespace, "operator", v1beta1.ImageImportSpec{From: from, Mirror: ptr.To(true)}, v1beta1.ReasonImported)
 	ref := imp.Status.HashReference
 	at := ref.ImportedAt.UTC().Format("2006-01-02T15:04:05Z")
@@ -256,26 +257,26 @@ func TestKubectlFieldSelectors(t *testing.T) {
 	t.Parallel()
 	require(t, "kubectl")
 	s, namespace := shared(t)
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	for _, name := range []string{"a", "b"} {
-		out.push(t, name, newImage(t, ociTypes, "amd64"))
-		s.createImage(t, namespace, name, v1beta1.ImageSpec{From: out.reference(name), Mirror: name == "b"})
+		out.Push(t, name, newImage(t, ociTypes, "amd64"))
+		s.createImage(t, namespace, name, v1beta1.ImageSpec{From: out.Reference(name), Mirror: name == "b"})
 		s.createImport(t, namespace, "import-"+name, v1beta1.ImageImportSpec{TargetImage: name})
 	}
 	tests := []struct {
 		resource, selector, want string
 	}{
-		{"images", "spec.from=" + out.reference("a"), "a"},
+		{"images", "spec.from=" + out.Reference("a"), "a"},
 		{"images", "spec.mirror=true", "b"},
 		{"images", "spec.mirror!=true", "a"},
 		{"images", "metadata.name=b", "b"},
 		{"imageimports", "spec.targetImage=a", "import-a"},
-		{"imageimports", "spec.from=" + out.reference("b"), "import-b"},
+		{"imageimports", "spec.from=" + out.Reference("b"), "import-b"},
 		{"imageimports", "spec.mirror=false", "import-a"},
 		{"imageimports", "spec.targetImage=a,spec.mirror=true", ""},
 	}
 	for _, tt := range tests {
-		t.Run(tt.resource+" "+placeholders(tt.selector, out), func(t *testing.T) {
+		t.Run(tt.resource+" "+strings.ReplaceAll(tt.selector, out.Host, "HOST"), func(t *testing.T) {
 			t.Parallel()
 			got := s.run(t, "kubectl", "-n", namespace, "get", tt.resource, "--field-selector", tt.selector, "-o", "jsonpath={.items[*].metadata.name}")
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -305,13 +306,13 @@ func TestKubectlPatch(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
-			out.push(t, "app", newImage(t, ociTypes, "amd64"))
-			s.createImport(t, namespace, "import", v1beta1.ImageImportSpec{TargetImage: "app", From: out.reference("app")})
+			out := lab.New(t, lab.TrustedTLS)
+			out.Push(t, "app", newImage(t, ociTypes, "amd64"))
+			s.createImport(t, namespace, "import", v1beta1.ImageImportSpec{TargetImage: "app", From: out.Reference("app")})
 			s.finished(t, namespace, "import")
 			read := func() string {
 				printed := s.run(t, "kubectl", "-n", namespace, "get", tt.object, "-o", "jsonpath="+tt.read)
-				return strings.ReplaceAll(printed, out.reference("app"), "REFERENCE")
+				return strings.ReplaceAll(printed, out.Reference("app"), "REFERENCE")
 			}
 			if diff := cmp.Diff(tt.before, read()); diff != "" {
 				t.Errorf("before (-want +got):\n%s", diff)
@@ -363,10 +364,10 @@ func TestKubectlImport(t *testing.T) {
 	t.Parallel()
 	require(t, "kubectl")
 	s, namespace := shared(t)
-	out := newSource(t, plainHTTP)
+	out := lab.New(t, lab.PlainHTTP)
 	index := newIndex(t, ociTypes)
-	out.push(t, "app", index)
-	body := file(t, `{"apiVersion":"tagger.dev/v1beta1","kind":"ImageImport","spec":{"from":"`+out.reference("app")+`","insecure":true,"mirror":true}}`)
+	out.Push(t, "app", index)
+	body := file(t, `{"apiVersion":"tagger.dev/v1beta1","kind":"ImageImport","spec":{"from":"`+out.Reference("app")+`","insecure":true,"mirror":true}}`)
 	printed := s.run(t, "kubectl", "create", "--raw", "/apis/tagger.dev/v1beta1/namespaces/"+namespace+"/images/app/import", "-f", body)
 	var imp v1beta1.ImageImport
 	if err := json.Unmarshal([]byte(printed), &imp); err != nil {
@@ -394,20 +395,20 @@ func TestKubectlWaitForFailure(t *testing.T) {
 	require(t, "kubectl")
 	tests := []struct {
 		name, condition string
-		fault           fault
+		fault           lab.Fault
 		want            int
 	}{
-		{"for success that does not come", "condition=Imported", answering(http.StatusNotFound, "text/plain", ""), 1},
-		{"for failure that lasts", "condition=Imported=False", answering(http.StatusOK, "text/html", ""), 0},
-		{"for failure that may heal", "condition=Imported=Unknown", answering(http.StatusNotFound, "text/plain", ""), 0},
+		{"for success that does not come", "condition=Imported", lab.Answering(http.StatusNotFound, "text/plain", ""), 1},
+		{"for failure that lasts", "condition=Imported=False", lab.Answering(http.StatusOK, "text/html", ""), 0},
+		{"for failure that may heal", "condition=Imported=Unknown", lab.Answering(http.StatusNotFound, "text/plain", ""), 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
-			out.misbehave(tt.fault)
-			s.createImport(t, namespace, "failing", v1beta1.ImageImportSpec{TargetImage: "app", From: out.reference("app")})
+			out := lab.New(t, lab.TrustedTLS)
+			out.Misbehave(tt.fault)
+			s.createImport(t, namespace, "failing", v1beta1.ImageImportSpec{TargetImage: "app", From: out.Reference("app")})
 			timeout := "--timeout=1m"
 			if tt.want != 0 {
 				timeout = "--timeout=2s"

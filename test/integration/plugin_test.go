@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tagger.dev/tagger/test/lab"
 )
 
 // TestPlugin runs kubectl image as kubectl finds it: an import, another one after the tag has moved, and the history.
@@ -19,7 +21,7 @@ func TestPlugin(t *testing.T) {
 	require(t, "kubectl")
 	require(t, "kubectl-image")
 	s, namespace := shared(t)
-	out := newSource(t, plainHTTP)
+	out := lab.New(t, lab.PlainHTTP)
 	kubectl := func(args ...string) string {
 		return strings.TrimSpace(s.run(t, "kubectl", append([]string{"image", "-n", namespace}, args...)...))
 	}
@@ -27,12 +29,12 @@ func TestPlugin(t *testing.T) {
 
 	first, second := newIndex(t, ociTypes), newIndex(t, ociTypes)
 	firstWant, secondWant := s.mirrored(namespace, "app", digestOf(t, first)), s.mirrored(namespace, "app", digestOf(t, second))
-	out.push(t, "app", first)
-	if diff := cmp.Diff(firstWant, kubectl("import", "app", "--from", out.reference("app"), "--mirror", "--insecure-source", "-o", reference)); diff != "" {
+	out.Push(t, "app", first)
+	if diff := cmp.Diff(firstWant, kubectl("import", "app", "--from", out.Reference("app"), "--mirror", "--insecure-source", "-o", reference)); diff != "" {
 		t.Errorf("first import (-want +got):\n%s", diff)
 	}
 	// Flags that are absent are as the Image says.
-	out.push(t, "app", second)
+	out.Push(t, "app", second)
 	if diff := cmp.Diff(secondWant, kubectl("import", "app", "-o", reference)); diff != "" {
 		t.Errorf("second import (-want +got):\n%s", diff)
 	}
@@ -64,11 +66,11 @@ func TestPluginFails(t *testing.T) {
 			require(t, "kubectl")
 			require(t, "kubectl-image")
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
-			out.misbehave(answering(http.StatusNotFound, "application/json", errorBody("MANIFEST_UNKNOWN")))
+			out := lab.New(t, lab.TrustedTLS)
+			out.Misbehave(lab.Answering(http.StatusNotFound, "application/json", errorBody("MANIFEST_UNKNOWN")))
 			args := []string{"image", "-n", namespace, "import"}
 			for _, arg := range tt.args {
-				args = append(args, strings.ReplaceAll(arg, "REFERENCE", out.reference("app")))
+				args = append(args, strings.ReplaceAll(arg, "REFERENCE", out.Reference("app")))
 			}
 			r := s.try(t, "kubectl", args...)
 			line, _, _ := strings.Cut(r.stderr, "\n") // what may follow is how to look at the attempts that go on

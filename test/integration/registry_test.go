@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // content is an image, an index or an artifact.
@@ -37,26 +38,26 @@ func TestMirrorHasEveryByte(t *testing.T) {
 		{"index with uncompressed layers", func(t *testing.T) content { return newIndex(t, uncompressedTypes) }, []string{"linux/amd64", "linux/arm64"}},
 		{"OCI image", func(t *testing.T) content { return newImage(t, ociTypes, "amd64") }, []string{"linux/amd64"}},
 		{"docker image", func(t *testing.T) content { return newImage(t, dockerTypes, "arm64") }, []string{"linux/arm64"}},
-		{"artifact", func(t *testing.T) content { return newArtifact(t) }, nil},
+		{"artifact", func(t *testing.T) content { return newArtifact(t, t.Name()) }, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
+			out := lab.New(t, lab.TrustedTLS)
 			original := tt.make(t)
-			out.push(t, "team/app:latest", original)
-			want := readAll(t, out.name(t, "team/app:latest"), out.options()...)
+			out.Push(t, "team/app:latest", original)
+			want := readAll(t, out.Name(t, "team/app:latest"), out.Options()...)
 			dgst := digestOf(t, original)
 
-			imp := s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("team/app:latest"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
-			out.close()
+			imp := s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.Reference("team/app:latest"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+			out.Close()
 
 			entry := imp.Status.HashReference
 			if diff := cmp.Diff(s.mirrored(namespace, "app", dgst), entry.ImageReference); diff != "" {
 				t.Errorf("imageReference (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(out.reference("team/app@"+dgst), entry.SourceReference); diff != "" {
+			if diff := cmp.Diff(out.Reference("team/app@"+dgst), entry.SourceReference); diff != "" {
 				t.Errorf("sourceReference (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(tt.want, entry.Platforms); diff != "" {
@@ -114,13 +115,13 @@ func TestClientsSeeTheSame(t *testing.T) {
 				t.Parallel()
 				require(t, tt.name)
 				s, namespace := shared(t)
-				out := newSource(t, trustedTLS)
+				out := lab.New(t, lab.TrustedTLS)
 				index := newIndex(t, types.family)
-				out.push(t, "app", index)
+				out.Push(t, "app", index)
 				dgst := digestOf(t, index)
-				want := manifestsOf(t, readAll(t, out.name(t, "app"), out.options()...), dgst)
-				s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
-				out.close()
+				want := manifestsOf(t, readAll(t, out.Name(t, "app"), out.Options()...), dgst)
+				s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+				out.Close()
 
 				got := map[string][]byte{}
 				for child := range want {
@@ -151,10 +152,10 @@ func TestClientsSeeTheDigest(t *testing.T) {
 			t.Parallel()
 			require(t, tt.client)
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
+			out := lab.New(t, lab.TrustedTLS)
 			index := newIndex(t, ociTypes)
-			out.push(t, "app", index)
-			s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+			out.Push(t, "app", index)
+			s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
 			got := s.run(t, tt.client, append(tt.args, s.registry+"/"+namespace+"/app:latest")...)
 			if diff := cmp.Diff(digestOf(t, index)+"\n", got); diff != "" {
 				t.Errorf("digest (-want +got):\n%s", diff)

@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // TestUnchangedTagCostsOneRequest imports the same mirrored tag many times.
@@ -28,18 +29,18 @@ func TestUnchangedTagCostsOneRequest(t *testing.T) {
 		times = 20
 	}
 	s, namespace := shared(t)
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	index := newIndex(t, ociTypes)
-	out.push(t, "app", index)
-	s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.reference("app"), Mirror: true})
+	out.Push(t, "app", index)
+	s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.Reference("app"), Mirror: true})
 	s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonImported)
 	first := s.image(t, namespace, "app").Status.HashReferences[0]
-	out.requests()
+	out.Requests()
 
 	for range times {
 		s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonUnchanged)
 	}
-	if diff := cmp.Diff(map[string]int{"HEAD manifests": times}, out.requests()); diff != "" {
+	if diff := cmp.Diff(map[string]int{"HEAD manifests": times}, out.Requests()); diff != "" {
 		t.Errorf("requests at the source (-want +got):\n%s", diff)
 	}
 	entries := s.image(t, namespace, "app").Status.HashReferences
@@ -54,8 +55,8 @@ func TestUnchangedTagCostsOneRequest(t *testing.T) {
 // TestChangeIsNoticed imports a mirrored tag again after something changed.
 func TestChangeIsNoticed(t *testing.T) {
 	t.Parallel()
-	onLayer := func(change func(name string) error) func(*testing.T, *server, string, *source, v1.Image) v1.Image {
-		return func(t *testing.T, s *server, _ string, _ *source, image v1.Image) v1.Image {
+	onLayer := func(change func(name string) error) func(*testing.T, *server, string, *lab.Source, v1.Image) v1.Image {
+		return func(t *testing.T, s *server, _ string, _ *lab.Source, image v1.Image) v1.Image {
 			t.Helper()
 			layer := must(must(image.Layers())(t)[0].Digest())(t)
 			if err := change(s.storedBlob(t, layer.Hex)); err != nil {
@@ -68,17 +69,17 @@ func TestChangeIsNoticed(t *testing.T) {
 		name   string
 		mirror bool // from the beginning
 		// change returns the image that the tag means afterwards.
-		change func(t *testing.T, s *server, namespace string, out *source, image v1.Image) v1.Image
+		change func(t *testing.T, s *server, namespace string, out *lab.Source, image v1.Image) v1.Image
 		// entries is how many the history has afterwards.
 		entries int
 		want    map[string]int // requests at the source
 	}{
 		{
 			name: "the tag moved", mirror: true,
-			change: func(t *testing.T, _ *server, _ string, out *source, _ v1.Image) v1.Image {
+			change: func(t *testing.T, _ *server, _ string, out *lab.Source, _ v1.Image) v1.Image {
 				t.Helper()
 				moved := newImage(t, ociTypes, "amd64")
-				out.push(t, "app", moved)
+				out.Push(t, "app", moved)
 				return moved
 			},
 			entries: 2,
@@ -98,7 +99,7 @@ func TestChangeIsNoticed(t *testing.T) {
 		},
 		{
 			name: "the manifest is gone from the disk", mirror: true,
-			change: func(t *testing.T, s *server, _ string, _ *source, image v1.Image) v1.Image {
+			change: func(t *testing.T, s *server, _ string, _ *lab.Source, image v1.Image) v1.Image {
 				t.Helper()
 				if err := os.Remove(s.storedBlob(t, must(image.Digest())(t).Hex)); err != nil {
 					t.Fatal(err)
@@ -110,7 +111,7 @@ func TestChangeIsNoticed(t *testing.T) {
 		},
 		{
 			name: "mirror is switched on",
-			change: func(t *testing.T, s *server, namespace string, _ *source, image v1.Image) v1.Image {
+			change: func(t *testing.T, s *server, namespace string, _ *lab.Source, image v1.Image) v1.Image {
 				t.Helper()
 				if _, err := s.api.TaggerV1beta1().Images(namespace).Patch(t.Context(), "app", types.MergePatchType,
 					[]byte(`{"spec":{"mirror":true}}`), metav1.PatchOptions{}); err != nil {
@@ -127,16 +128,16 @@ func TestChangeIsNoticed(t *testing.T) {
 			t.Parallel()
 			s := start(t, t.TempDir())
 			namespace := newNamespace()
-			out := newSource(t, trustedTLS)
+			out := lab.New(t, lab.TrustedTLS)
 			image := newImage(t, ociTypes, "amd64")
-			out.push(t, "app", image)
-			s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.reference("app"), Mirror: tt.mirror})
+			out.Push(t, "app", image)
+			s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.Reference("app"), Mirror: tt.mirror})
 			s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonImported)
 
 			image = tt.change(t, s, namespace, out, image)
-			out.requests()
+			out.Requests()
 			imp := s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonImported)
-			if diff := cmp.Diff(tt.want, out.requests()); diff != "" {
+			if diff := cmp.Diff(tt.want, out.Requests()); diff != "" {
 				t.Errorf("requests at the source (-want +got):\n%s", diff)
 			}
 			want := s.mirrored(namespace, "app", digestOf(t, image))
@@ -147,7 +148,7 @@ func TestChangeIsNoticed(t *testing.T) {
 			if len(history) != tt.entries || history[0] != want {
 				t.Errorf("history %q, want %d entries, %s the first", history, tt.entries, want)
 			}
-			if diff := cmp.Diff(readAll(t, out.name(t, "app"), out.options()...), s.pull(t, want)); diff != "" {
+			if diff := cmp.Diff(readAll(t, out.Name(t, "app"), out.Options()...), s.pull(t, want)); diff != "" {
 				t.Errorf("pulled (-want +got):\n%s", diff)
 			}
 			s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{Mirror: ptr.To(true)}, v1beta1.ReasonUnchanged)

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // TestInterruptedMirror stops the server in the middle of a mirror, in one way or another, and starts it again.
@@ -54,30 +55,30 @@ func TestInterruptedMirror(t *testing.T) {
 			t.Parallel()
 			s := start(t, t.TempDir(), tt.flags...)
 			namespace := newNamespace()
-			out := newSource(t, trustedTLS)
+			out := lab.New(t, lab.TrustedTLS)
 			index := newIndex(t, ociTypes)
-			out.push(t, "app", index)
-			want := readAll(t, out.name(t, "app"), out.options()...)
+			out.Push(t, "app", index)
+			want := readAll(t, out.Name(t, "app"), out.Options()...)
 
 			for i := range 5 {
 				name := fmt.Sprintf("other-%d", i)
-				s.mustImport(t, namespace, name, v1beta1.ImageImportSpec{From: out.reference("app")}, v1beta1.ReasonImported)
+				s.mustImport(t, namespace, name, v1beta1.ImageImportSpec{From: out.Reference("app")}, v1beta1.ReasonImported)
 			}
 			before := s.images(t, namespace)
-			gate := newGate(t)
-			out.misbehave(only("blobs", gate.fault))
+			gate := lab.NewGate(t)
+			out.Misbehave(lab.Only(lab.Blobs, gate.Fault))
 			imp := s.createImport(t, namespace, "interrupted", v1beta1.ImageImportSpec{
-				TargetImage: "app", From: out.reference("app"), Mirror: ptr.To(true)})
-			gate.await(t)
-			if err := tt.interrupt(s, gate.open); err != nil {
+				TargetImage: "app", From: out.Reference("app"), Mirror: ptr.To(true)})
+			gate.Await(t)
+			if err := tt.interrupt(s, gate.Open); err != nil {
 				t.Fatalf("the server did not end as it should: %v", err)
 			}
-			gate.open()
+			gate.Open()
 
 			s = s.again(t)
 			finished := s.finished(t, namespace, imp.Name)
 			dgst := digestOf(t, index)
-			wantOutcome := outcome{metav1.ConditionTrue, v1beta1.ReasonImported, out.reference("app") + " means " + dgst}
+			wantOutcome := outcome{metav1.ConditionTrue, v1beta1.ReasonImported, out.Reference("app") + " means " + dgst}
 			if diff := cmp.Diff(wantOutcome, outcomeOf(finished.Status.Conditions)); diff != "" {
 				t.Errorf("outcome (-want +got):\n%s", diff)
 			}
@@ -105,23 +106,23 @@ func TestInterruptedMirror(t *testing.T) {
 func TestKilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	const images = 8
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	want := map[string][]string{}
 	s := start(t, t.TempDir())
 	namespace := newNamespace()
 	for i := range images {
 		name := fmt.Sprintf("app-%d", i)
 		image := newImage(t, ociTypes, "amd64")
-		out.push(t, name, image)
+		out.Push(t, name, image)
 		want[name] = []string{s.mirrored(namespace, name, digestOf(t, image))}
 	}
 	for name := range want {
-		s.createImport(t, namespace, name+"-import", v1beta1.ImageImportSpec{TargetImage: name, From: out.reference(name), Mirror: ptr.To(true)})
+		s.createImport(t, namespace, name+"-import", v1beta1.ImageImportSpec{TargetImage: name, From: out.Reference(name), Mirror: ptr.To(true)})
 	}
 	for _, more := range []int{3, 8, 12} { // requests between two kills
 		seen := 0
 		eventually(t, "the source is asked, or all is done", func(ctx context.Context) (bool, error) {
-			for _, n := range out.requests() {
+			for _, n := range out.Requests() {
 				seen += n
 			}
 			list, err := s.api.TaggerV1beta1().ImageImports(namespace).List(ctx, metav1.ListOptions{})
@@ -169,17 +170,17 @@ func TestSlowImportAnswersInTime(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s, namespace := shared(t)
-			out := newSource(t, trustedTLS)
+			out := lab.New(t, lab.TrustedTLS)
 			image := newImage(t, ociTypes, "amd64")
-			out.push(t, "app", image)
-			gate := newGate(t)
-			out.misbehave(only("blobs", gate.fault))
-			s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.reference("app"), Mirror: true})
+			out.Push(t, "app", image)
+			gate := lab.NewGate(t)
+			out.Misbehave(lab.Only(lab.Blobs, gate.Fault))
+			s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: out.Reference("app"), Mirror: true})
 
 			ctx, leave := context.WithCancel(t.Context())
 			defer leave()
 			if tt.leave {
-				go func() { <-gate.reached; leave() }()
+				go func() { <-gate.Reached(); leave() }()
 			}
 			answered := &v1beta1.ImageImport{}
 			began := time.Now()
@@ -200,7 +201,7 @@ func TestSlowImportAnswersInTime(t *testing.T) {
 			if err != nil || len(list.Items) != 1 {
 				t.Fatalf("%d ImageImports, %v; want the one that was asked for", len(list.Items), err)
 			}
-			gate.open()
+			gate.Open()
 			finished := s.finished(t, namespace, list.Items[0].Name)
 			if diff := cmp.Diff(metav1.ConditionTrue, outcomeOf(finished.Status.Conditions).Status); diff != "" {
 				t.Errorf("condition (-want +got):\n%s", diff)

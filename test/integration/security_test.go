@@ -21,15 +21,16 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // TestDataDirIsPrivate looks at the modes of what the server wrote.
 func TestDataDirIsPrivate(t *testing.T) {
 	t.Parallel()
 	s, namespace := shared(t)
-	out := newSource(t, trustedTLS)
-	out.push(t, "app", newImage(t, ociTypes, "amd64"))
-	s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+	out := lab.New(t, lab.TrustedTLS)
+	out.Push(t, "app", newImage(t, ociTypes, "amd64"))
+	s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
 
 	want := map[string]fs.FileMode{
 		".": 0o700, "etcd": 0o700, "store": 0o700,
@@ -98,10 +99,10 @@ func basic(token string) string {
 func TestRegistryAccess(t *testing.T) {
 	t.Parallel()
 	s, namespace := shared(t)
-	out := newSource(t, trustedTLS)
+	out := lab.New(t, lab.TrustedTLS)
 	image := newImage(t, ociTypes, "amd64")
-	out.push(t, "app", image)
-	s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+	out.Push(t, "app", image)
+	s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
 	dgst := digestOf(t, image)
 	layer := must(must(image.Layers())(t)[0].Digest())(t).String()
 
@@ -294,9 +295,9 @@ func TestTokenIsNotLogged(t *testing.T) {
 	t.Parallel()
 	s := start(t, t.TempDir(), "--v=10")
 	namespace := newNamespace()
-	out := newSource(t, trustedTLS)
-	out.push(t, "app", newImage(t, ociTypes, "amd64"))
-	imp := s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
+	out := lab.New(t, lab.TrustedTLS)
+	out.Push(t, "app", newImage(t, ociTypes, "amd64"))
+	imp := s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
 	s.pull(t, imp.Status.HashReference.ImageReference)
 	for _, url := range []string{s.apiURL + "/metrics", "https://" + s.registry + "/v2/"} {
 		for _, authorization := range []string{"Bearer " + s.token, basic(s.token)} {

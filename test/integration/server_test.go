@@ -10,13 +10,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +32,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"tagger.dev/tagger/pkg/generated/clientset/versioned"
+	"tagger.dev/tagger/test/lab"
 )
 
 const (
@@ -75,15 +74,19 @@ func launch(dir string, flags ...string) (*server, error) {
 	return s, nil
 }
 
-// spawn starts the process and does not wait for it. It trusts the certificates of httptest.
+// spawn starts the process and does not wait for it. It trusts the sources of the lab.
 func spawn(dir string, flags ...string) (*server, error) {
 	program, err := exec.LookPath("tagger-apiserver")
 	if err != nil {
 		return nil, fmt.Errorf("%w: run the tests by make integration, which builds it", err)
 	}
 	s := &server{dir: filepath.Join(dir, "data"), home: filepath.Join(dir, "home"), log: &logBuffer{}, exited: make(chan struct{})}
+	authority, err := lab.Authority()
+	if err != nil {
+		return nil, err
+	}
 	trusted := filepath.Join(dir, "trusted.crt")
-	if err := errors.Join(os.MkdirAll(s.home, 0o700), os.WriteFile(trusted, outsideCertificate(), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(s.home, 0o700), os.WriteFile(trusted, authority, 0o600)); err != nil {
 		return nil, err
 	}
 	s.cmd = exec.Command(program, append([]string{"--standalone", "--data-dir", s.dir, "--secure-port", "0", "--registry-port", "0"}, flags...)...)
@@ -328,11 +331,4 @@ func (b *logBuffer) Len() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.data.Len()
-}
-
-// outsideCertificate returns the certificate of TLS servers of httptest, in PEM.
-func outsideCertificate() []byte {
-	s := httptest.NewTLSServer(http.NotFoundHandler())
-	defer s.Close()
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 }

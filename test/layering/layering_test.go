@@ -70,6 +70,11 @@ var rules = []rule{
 		},
 		why: "only pkg/embedded imports the server code of etcd and containerd, so that it can be replaced in one place",
 	},
+	{
+		of:    []string{"cmd/...", "pkg/..."},
+		never: []string{"test/..."},
+		why:   "what misbehaves on command is for tests, and ships in nothing",
+	},
 }
 
 // TestImports holds the rules over the packages of this module, without their tests.
