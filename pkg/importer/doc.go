@@ -17,6 +17,8 @@
 //     another host or port than the one that asked for them.
 //   - Every failure is an *Error with a Kind. Its text names hosts, status codes
 //     and codes of the OCI distribution specification, never what a host wrote.
+//   - A registry that asked for a pause is not asked before it is over, by
+//     whomever it was told.
 //   - Nothing sleeps or retries on its own; everything obeys its context.
 //
 // Limits hold for an Importer, so a process should have one.

@@ -107,7 +107,8 @@ type Options struct {
 	// manifests, tokens, errors. Default 60 s.
 	DocumentTimeout time.Duration
 
-	// Clock tells when a tag was resolved. Default the real one.
+	// Clock tells when a tag was resolved and when a pause is over. Default the
+	// real one.
 	Clock clock.PassiveClock
 }
 
@@ -146,6 +147,7 @@ type Importer struct {
 	// hosts and streams are the places of blob streams; blobs lets one of several
 	// equal downloads go first.
 	hosts, streams, blobs *places
+	pauses                *pauses
 }
 
 // New returns an Importer.
@@ -159,6 +161,7 @@ func New(o Options) *Importer {
 		hosts:    newPlaces(int64(o.StreamsPerHost)),
 		streams:  newPlaces(int64(o.Streams)),
 		blobs:    newPlaces(1),
+		pauses:   newPauses(o.Clock),
 	}
 	for _, host := range o.OwnHosts {
 		i.ownHosts = append(i.ownHosts, withPort(host))

@@ -33,6 +33,9 @@ func (i *Importer) open(ctx context.Context, src Source) (*session, error) {
 	if err := i.admit(src); err != nil {
 		return nil, err
 	}
+	if err := i.paused(src.Reference); err != nil {
+		return nil, err
+	}
 	s := &session{Importer: i, src: src}
 	endpoint := url.URL{Host: src.Reference.endpoint()}
 	s.withheld = src.Insecure && !isLoopback(endpoint.Hostname())
@@ -74,6 +77,7 @@ func (s *session) do(ctx context.Context, method, below, object string) (*http.R
 			s.clients.accepted.Add(s.route(), credential)
 			return resp, nil
 		}
+		s.pauses.note(s.src.Reference.endpoint(), err)
 		if KindOf(err) != Unauthorized {
 			return nil, err
 		}

@@ -17,7 +17,14 @@ const (
 	jitter = 0.2
 	// maxRetryAfter bounds what an upstream may ask for.
 	maxRetryAfter = time.Hour
+	// maxSpread bounds by how much longer than the pause of a host an import may wait that it was not told to.
+	maxSpread = 30 * time.Second
 )
+
+// spread returns how long to wait for the end of a pause that others wait for too, so that they do not all come at once.
+func spread(left time.Duration) time.Duration {
+	return left + time.Duration(min(float64(left)*jitter, float64(maxSpread))*rand.Float64()) //nolint:gosec // jitter is no secret
+}
 
 // pause returns how long to wait after the failed-th failed attempt, at least as long as the upstream asked for.
 func pause(failed int, retryAfter time.Duration) time.Duration {

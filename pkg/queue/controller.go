@@ -41,6 +41,8 @@ type Importer interface {
 	Mirror(ctx context.Context, src importer.Source, resolved *importer.Resolved, dst importer.Destination,
 		progress func(importer.Progress)) (*importer.Mirrored, error)
 	MirrorReferrers(ctx context.Context, src importer.Source, resolved *importer.Resolved, dst importer.Destination) (map[string]digest.Digest, error)
+	// Pause returns how long the host of a reference is not to be asked anything; 0 where it may be.
+	Pause(ref importer.Reference) time.Duration
 }
 
 // Keychains returns the credentials that imports of a namespace may use.

@@ -274,6 +274,50 @@ func TestPerHost(t *testing.T) {
 	}
 }
 
+// TestPausedHost has one host asked to be left alone: its imports wait, without an attempt and without the only worker, and
+// others go on.
+func TestPausedHost(t *testing.T) {
+	c := newCluster(t)
+	image, other := newImage("app", "uid-app"), newImage("other", "uid-other")
+	other.Spec.From = barrierFrom
+	c.put(image)
+	c.put(other)
+	until := start.Add(10 * time.Minute)
+	c.source.mu.Lock()
+	c.source.paused["example.com"] = until
+	c.source.mu.Unlock()
+	c.put(newImport("one", image, false))
+	c.put(newImport("two", image, false))
+	c.run(workers(1))
+	c.put(newImport("three", other, false))
+	c.finished("three")
+	for _, name := range []string{"one", "two"} {
+		c.until(name+" does not say that it waits", func() bool { return c.imp(name).Status.NextAttemptTime != nil })
+		status := c.imp(name).Status
+		if next := status.NextAttemptTime; next.Time.Before(until) || next.Sub(until) > maxSpread {
+			t.Errorf("%s waits until %s, want the end of the pause, %s, or a little later", name, next, until)
+		}
+		want := metav1.Condition{Type: "Imported", Status: metav1.ConditionUnknown, Reason: "RateLimited", ObservedGeneration: 1,
+			LastTransitionTime: metav1.NewTime(start), Message: "attempt 1 of 10 waits: example.com asked another import to leave it alone for a while"}
+		if diff := cmp.Diff(want, condition(status.Conditions)); diff != "" {
+			t.Errorf("condition of %s (-want +got):\n%s", name, diff)
+		}
+	}
+	c.clock.SetTime(until.Add(-time.Second))
+	c.barrier()
+	if got := c.source.times(appFrom); len(got) != 0 {
+		t.Errorf("asked at %s, during the pause", got)
+	}
+	c.advance(time.Second, "the imports do not end", func() bool {
+		return c.imp("one").Status.CompletionTime != nil && c.imp("two").Status.CompletionTime != nil
+	})
+	for _, name := range []string{"one", "two"} {
+		if diff := cmp.Diff(1, len(c.imp(name).Status.ImportAttempts)); diff != "" {
+			t.Errorf("attempts of %s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 func TestWorkers(t *testing.T) {
 	c := newCluster(t)
 	image := newImage("app", "uid-app")

@@ -48,6 +48,7 @@ type source struct {
 	referring func(context.Context, *importer.Resolved, importer.Destination) (map[string]digest.Digest, error)
 	mirrored  []digest.Digest
 	busy, top int
+	paused    map[string]time.Time // until when, by host
 }
 
 func newSource(clock clock.PassiveClock) *source {
@@ -55,7 +56,14 @@ func newSource(clock clock.PassiveClock) *source {
 		clock:    clock,
 		tags:     map[string]digest.Digest{appFrom: digestA, barrierFrom: digest.FromString("barrier")},
 		resolved: map[string][]time.Time{},
+		paused:   map[string]time.Time{},
 	}
+}
+
+func (s *source) Pause(ref importer.Reference) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(s.paused[ref.Host()].Sub(s.clock.Now()), 0)
 }
 
 func (s *source) Resolve(ctx context.Context, src importer.Source, known digest.Digest) (*importer.Resolved, error) {

@@ -202,7 +202,7 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began t
 			c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionFalse, string(kind), message)
 			return
 		}
-		next := metav1.NewTime(now.Add(pause(attempts, typed.RetryAfter)).Add(time.Second - 1).Truncate(time.Second))
+		next := nextAttempt(now, pause(attempts, typed.RetryAfter))
 		status.NextAttemptTime = &next
 		c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionUnknown, string(kind),
 			fmt.Sprintf("attempt %d of %d failed: %s", attempts, maxAttempts, message))

@@ -46,6 +46,11 @@ func (c *Controller) run(ctx context.Context, imp *v1beta1.ImageImport) (time.Du
 	if superseded(imp, image) {
 		return 0, c.fail(ctx, imp, began, errSuperseded)
 	}
+	if ref, err := importer.ParseReference(req.from); err == nil {
+		if left := c.Importer.Pause(ref); left > 0 {
+			return c.putOff(ctx, imp, ref.Host(), spread(left))
+		}
+	}
 	attempt, end := c.underWay.begin(ctx, imp.UID)
 	defer end()
 	out, err := c.timedAttempt(attempt, imp, req, image.Status.HashReferences)
@@ -61,6 +66,22 @@ func (c *Controller) run(ctx context.Context, imp *v1beta1.ImageImport) (time.Du
 	default:
 		return 0, c.fail(ctx, imp, began, err)
 	}
+}
+
+// putOff has an import wait for the end of a pause that its host asked another one for. That is no attempt.
+func (c *Controller) putOff(ctx context.Context, imp *v1beta1.ImageImport, host string, wait time.Duration) (time.Duration, error) {
+	next := nextAttempt(c.Clock.Now(), wait)
+	_, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
+		status.NextAttemptTime = &next
+		c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionUnknown, string(importer.RateLimited),
+			fmt.Sprintf("attempt %d of %d waits: %s asked another import to leave it alone for a while", len(status.ImportAttempts)+1, maxAttempts, host))
+	})
+	return next.Sub(c.Clock.Now()), client(err)
+}
+
+// nextAttempt returns when to try again, rounded up to what a status can say.
+func nextAttempt(now time.Time, wait time.Duration) metav1.Time {
+	return metav1.NewTime(now.Add(wait + time.Second - 1).Truncate(time.Second))
 }
 
 // timedAttempt runs an attempt within its deadline, measured, while its progress is written to the import's status.

@@ -27,7 +27,7 @@ const (
 	again  recorded = "nothing; tried again"
 	ended  recorded = "nothing; not tried again"
 	healed recorded = "nothing at first; the image by the next attempt, once the source has healed"
-	waited recorded = "nothing; tried again when the pause that was asked for is over"
+	waited recorded = "nothing; tried again when the pause that was asked for is over, and so is whatever else comes from that host"
 	whole  recorded = "the image"
 	older  recorded = "the image that the tag meant when it was asked; the next import records what it means then"
 )

@@ -157,6 +157,7 @@ func (r *faultRun) compareFailed(t *testing.T) {
 		if next := imp.Status.NextAttemptTime; next == nil || next.Sub(first.When.Time) < asked {
 			t.Errorf("the next attempt is at %v, want it at least %s after %s", next, asked, first.When)
 		}
+		r.compareOther(t)
 	}
 	if r.slow { // the next attempt may run already, and says so
 		return
@@ -167,6 +168,20 @@ func (r *faultRun) compareFailed(t *testing.T) {
 		want.Message = fmt.Sprintf("attempt %d of 10 failed: %s", len(imp.Status.ImportAttempts), want.Message)
 	}
 	r.compare(t, "the ImageImport's condition", want, outcomeOf(imp.Status.Conditions))
+}
+
+// compareOther imports something else from a host that asked for a pause. It is not asked, and no attempt is used up.
+func (r *faultRun) compareOther(t *testing.T) {
+	t.Helper()
+	r.bad.Requests()
+	name := r.image + "-waiting"
+	r.s.createImport(t, r.namespace, name, v1beta1.ImageImportSpec{TargetImage: r.image, From: r.bad.Reference("other")})
+	imp := r.s.awaitImport(t, r.namespace, name, func(imp *v1beta1.ImageImport) bool { return imp.Status.NextAttemptTime != nil })
+	r.compare(t, "the condition of another import", outcome{metav1.ConditionUnknown, r.reason,
+		"attempt 1 of 10 waits: HOST asked another import to leave it alone for a while"}, outcomeOf(imp.Status.Conditions))
+	if diff := cmp.Diff(map[string]int{}, r.bad.Requests()); diff != "" || len(imp.Status.ImportAttempts) != 0 {
+		t.Errorf("%d attempts, want none; requests (-want +got):\n%s", len(imp.Status.ImportAttempts), diff)
+	}
 }
 
 // compareImported looks at the history that the import was recorded in.
