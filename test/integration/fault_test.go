@@ -196,6 +196,8 @@ var faultCases = []faultCase{
 		message: "FROM: its manifest is not valid JSON of its kind", recorded: ended},
 	{name: "a manifest of no known kind", fault: always(lab.Answering(http.StatusOK, marker+"/"+marker, `{"`+marker+`":1}`)), reason: v1beta1.ReasonUnsupportedManifest,
 		message: "FROM: it is neither an OCI nor a docker image", recorded: ended},
+	{name: "a docker image of schema 1", fault: always(lab.Answering(http.StatusOK, schema1, `{"schemaVersion":1,"name":"`+marker+`"}`)), reason: v1beta1.ReasonUnsupportedManifest,
+		message: "FROM: it is a docker image of schema 1, which no current runtime accepts; push it again with a current tool", recorded: ended},
 	{name: "a manifest of 64 MiB", fault: always(lab.Endless(ociJSON, 64<<20, true)), reason: v1beta1.ReasonUnsupportedManifest,
 		message: "FROM: its manifest is larger than the 4194304 bytes allowed", recorded: ended},
 	{name: "the same without a `Content-Length`", fault: always(lab.Endless(ociJSON, 64<<20, false)), reason: v1beta1.ReasonUnsupportedManifest,

@@ -136,13 +136,3 @@ func (s *server) pull(t *testing.T, reference string) map[string][]byte {
 	return readAll(t, must(name.ParseReference(reference))(t), remote.WithTransport(transport),
 		remote.WithAuth(&authn.Basic{Username: "anybody", Password: s.token}))
 }
-
-// manifestsOf returns those of an index and of the images that it names, by digest.
-func manifestsOf(t *testing.T, content map[string][]byte, root string) map[string][]byte {
-	t.Helper()
-	manifests := map[string][]byte{root: content[root]}
-	for _, child := range must(v1.ParseIndexManifest(bytes.NewReader(content[root])))(t).Manifests {
-		manifests[child.Digest.String()] = content[child.Digest.String()]
-	}
-	return manifests
-}

@@ -6,13 +6,11 @@
 package integration
 
 import (
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/opencontainers/go-digest"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -70,70 +68,6 @@ func TestMirrorHasEveryByte(t *testing.T) {
 				t.Errorf("pulled as latest (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-// TestClientsSeeTheSame reads a mirrored index with clients of others.
-func TestClientsSeeTheSame(t *testing.T) {
-	t.Parallel()
-	clients := []struct {
-		name string
-		// manifest prints the raw manifest of a reference; pull copies an image with all platforms into a directory, or reads it
-		// to the end.
-		manifest, pull func(s *server, reference, directory string) []string
-	}{
-		{
-			"crane",
-			func(_ *server, ref, _ string) []string { return []string{"manifest", ref} },
-			func(_ *server, ref, _ string) []string { return []string{"validate", "--remote", ref} },
-		},
-		{
-			"regctl",
-			func(_ *server, ref, _ string) []string {
-				return []string{"manifest", "get", "--format", "raw-body", ref}
-			},
-			func(_ *server, ref, dir string) []string { return []string{"image", "copy", ref, "ocidir://" + dir} },
-		},
-		{
-			"skopeo",
-			func(s *server, ref, _ string) []string {
-				return append([]string{"inspect", "--raw"}, "--cert-dir", filepath.Join(s.home, "certs"),
-					"--authfile", filepath.Join(s.home, "config.json"), "docker://"+ref)
-			},
-			func(s *server, ref, dir string) []string {
-				return append([]string{"--insecure-policy", "copy", "--all"}, "--src-cert-dir", filepath.Join(s.home, "certs"),
-					"--src-authfile", filepath.Join(s.home, "config.json"), "docker://"+ref, "oci:"+dir)
-			},
-		},
-	}
-	for _, types := range []struct {
-		name string
-		family
-	}{{"OCI", ociTypes}, {"docker", dockerTypes}} {
-		for _, tt := range clients {
-			t.Run(tt.name+" "+types.name, func(t *testing.T) {
-				t.Parallel()
-				require(t, tt.name)
-				s, namespace := shared(t)
-				out := lab.New(t, lab.TrustedTLS)
-				index := newIndex(t, types.family)
-				out.Push(t, "app", index)
-				dgst := digestOf(t, index)
-				want := manifestsOf(t, readAll(t, out.Name(t, "app"), out.Options()...), dgst)
-				s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{From: out.Reference("app"), Mirror: ptr.To(true)}, v1beta1.ReasonImported)
-				out.Close()
-
-				got := map[string][]byte{}
-				for child := range want {
-					printed := s.run(t, tt.name, tt.manifest(s, s.mirrored(namespace, "app", child), "")...)
-					got[digest.FromString(printed).String()] = []byte(printed)
-				}
-				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("manifests as %s sees them (-want +got):\n%s", tt.name, diff)
-				}
-				s.run(t, tt.name, tt.pull(s, s.mirrored(namespace, "app", dgst), filepath.Join(t.TempDir(), "pulled"))...)
-			})
-		}
 	}
 }
 
