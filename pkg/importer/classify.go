@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,16 +106,24 @@ func speaksPlainHTTP(err error) bool {
 }
 
 // hostOf returns the host of the request that failed, which may be that of a
-// token service or of a redirect.
+// token service or of a redirect. One that is none is not repeated.
 func hostOf(err error, host string) string {
 	var failed *url.Error
 	if errors.As(err, &failed) {
-		if u, err := url.Parse(failed.URL); err == nil && u.Host != "" {
+		if u, err := url.Parse(failed.URL); err == nil && isHost(u.Host) {
 			return u.Host
 		}
 	}
 	return host
 }
+
+// isHost reports whether a host of a URL can be one. Others come from redirects
+// and challenges alone, and might hold anything.
+func isHost(host string) bool {
+	return hostRegexp.MatchString(host)
+}
+
+var hostRegexp = regexp.MustCompile(`^[a-zA-Z0-9._:\[\]-]{1,261}$`)
 
 // tokenRefused is the answer of a token service that gave no token.
 func tokenRefused(err error, answer *errcode.ErrorResponse) *Error {

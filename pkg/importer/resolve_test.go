@@ -207,6 +207,8 @@ func TestResolveHostile(t *testing.T) {
 		{name: "redirect loop", answer: answer(302, "Location: /v2/app/manifests/v1", ""), want: Unavailable, text: "more than 10"},
 		{name: "redirect to plain HTTP", answer: answer(302, "Location: http://127.0.0.1:1/SECRET", ""), want: TLS, text: "insecure: true"},
 		{name: "redirect to link-local", answer: answer(302, "Location: https://169.254.169.254/SECRET", ""), want: Blocked, text: "link-local"},
+		{name: "redirect to what is no host", answer: answer(302, "Location: https://\xffSECRET/", ""), want: Unavailable, text: "cannot be one"},
+		{name: "token service at what is no host", answer: answer(401, "WWW-Authenticate: Bearer realm=\"https://SECRET\u2028/\"", ""), want: Unavailable, text: "cannot be one"},
 		{name: "token service at link-local", answer: answer(401, `WWW-Authenticate: Bearer realm="https://169.254.169.254/SECRET"`, ""), want: Blocked, text: "link-local"},
 		{name: "wrong digest in header", answer: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Docker-Content-Digest", sha256Zeros)

@@ -120,8 +120,9 @@ type wire struct {
 	secret bool
 }
 
-// RoundTrip refuses to expose credentials and to go where policy forbids, answers an *Error for a rate limit,
-// whoever it is that limits, and cuts bodies that stand still.
+// RoundTrip refuses to expose credentials and to go where policy forbids or no
+// host can be, answers an *Error for a rate limit, whoever it is that limits, and
+// cuts bodies that stand still.
 func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := w.refuse(req); err != nil {
 		if req.Body != nil {
@@ -154,6 +155,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // refuse returns why a request must not be sent.
 func (w *wire) refuse(req *http.Request) error {
+	if !isHost(req.URL.Host) {
+		return failure(Unavailable, nil, "the registry leads to another host whose name cannot be one; tell the registry")
+	}
 	if w.secret && authenticates(req) && !w.trusts(req) {
 		return failure(Unauthorized, nil, "%s wants credentials, which are sent over verified TLS or to loopback alone", req.URL.Host)
 	}
