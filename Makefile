@@ -81,6 +81,13 @@ unit: ## Run the tests of the packages, the import directions among them
 integration: build $(TOOLS)/.clients $(KUBECTL) ## Run the tests that start the real server and drive it with real clients
 	go test -count=1 -timeout 20m -tags integration $(TESTFLAGS) ./test/integration/...
 
+# How long make fuzz spends on each target.
+FUZZTIME ?= 10s
+
+.PHONY: fuzz
+fuzz: ## Try the parsers of what comes from outside with random input (FUZZTIME for each target)
+	hack/fuzz.sh $(FUZZTIME)
+
 .PHONY: verify
 verify: $(TOOLS)/.codegen ## Check generated code, formatting, go.mod files and go vet
 	hack/verify-codegen.sh

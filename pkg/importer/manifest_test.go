@@ -123,34 +123,3 @@ func TestPlatforms(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
-
-// FuzzParseManifest holds that what is accepted has only valid descriptors and
-// one nature.
-func FuzzParseManifest(f *testing.F) {
-	d := `{"mediaType":"application/x","digest":"` + sha256Zeros + `","size":7}`
-	f.Add(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"config":`+d+`,"layers":[`+d+`]}`))
-	f.Add(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"manifests":[`+d+`]}`))
-	f.Add("application/json", []byte(`{"schemaVersion":1}`))
-	f.Add("text/html", []byte(`<html>`))
-	f.Fuzz(func(t *testing.T, contentType string, raw []byte) {
-		m, err := parseManifest(raw, contentType, digest.FromBytes(raw))
-		if err != nil {
-			if KindOf(err) != UnsupportedManifest {
-				t.Errorf("Kind %s", KindOf(err))
-			}
-			return
-		}
-		if m.config != nil && len(m.children) > 0 {
-			t.Error("an image with children")
-		}
-		all := append(m.children, m.blobs...)
-		if totalSize(all) < 0 || len(distinct(all)) > len(all) {
-			t.Error("sizes overflow")
-		}
-		for _, d := range all {
-			if d.Digest.Validate() != nil || d.Size < 0 {
-				t.Errorf("descriptor %v", d)
-			}
-		}
-	})
-}

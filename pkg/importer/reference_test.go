@@ -131,30 +131,3 @@ func TestReferenceParts(t *testing.T) {
 		})
 	}
 }
-
-// FuzzParseReference holds that the canonical form of whatever parses is a fixed
-// point, bounded, and safe in a URL.
-func FuzzParseReference(f *testing.F) {
-	for _, s := range []string{
-		"nginx", "quay.io./a/b:v1@" + sha256Zeros, "[::1]:5000/a", "index.docker.io/x", "me:secret@h.io/a",
-		"https://h.io/a", "a:b@c", "H.io:080/a", strings.Repeat("a", 256),
-	} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		ref, err := ParseReference(s)
-		if err != nil {
-			if KindOf(err) != Invalid {
-				t.Errorf("%q: Kind %s", s, KindOf(err))
-			}
-			return
-		}
-		again, err := ParseReference(ref.String())
-		if err != nil || again != ref {
-			t.Errorf("%q became %q, which became %q: %v", s, ref, again, err)
-		}
-		if len(ref.host)+1+len(ref.repository) > maxName || strings.ContainsAny(ref.String(), " \t\r\n?#%\\") {
-			t.Errorf("%q became %q", s, ref)
-		}
-	})
-}
