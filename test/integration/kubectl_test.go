@@ -53,7 +53,7 @@ func TestKubectlExplain(t *testing.T) {
 		want  []string
 	}{
 		{"image.spec", []string{"from", "historyLimit", "insecure", "mirror", "refreshInterval", "suspend"}},
-		{"image.status.hashReferences", []string{"from", "imageReference", "importUID", "importedAt", "mediaType", "platforms",
+		{"image.status.hashReferences", []string{"from", "imageReference", "importUID", "importedAt", "mediaType", "platforms", "referrersCheckedAt",
 			"resolvedAt", "size", "sourceReference"}},
 		{"imageimport.spec", []string{"from", "insecure", "mirror", "targetImage", "ttlSecondsAfterFinished"}},
 		{"imgimp.status.importAttempts", []string{"reason", "succeed", "when"}},
