@@ -111,8 +111,8 @@ func TestPause(t *testing.T) {
 func TestPausesGrowOnly(t *testing.T) {
 	t.Parallel()
 	p := newPauses(clocktesting.NewFakePassiveClock(time.Now()))
-	for _, seconds := range []time.Duration{60, 5} {
-		p.note("host", &Error{Kind: RateLimited, RetryAfter: seconds * time.Second})
+	for _, pause := range []time.Duration{time.Minute, 5 * time.Second} {
+		p.note("host", &Error{Kind: RateLimited, RetryAfter: pause})
 	}
 	if got := p.left("host"); got != time.Minute {
 		t.Errorf("%s are left, want a minute", got)

@@ -126,8 +126,8 @@ func gzipped(layer []byte) []byte {
 // zstandard makes a frame of RFC 8878 with one raw block of a layer of 256 bytes to 64 KiB.
 func zstandard(layer []byte) []byte {
 	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x60}
-	frame = binary.LittleEndian.AppendUint16(frame, uint16(len(layer)-256)) //nolint:gosec // an archive of one small file
-	header := uint32(len(layer))<<3 | 1                                     //nolint:gosec // likewise
+	frame = binary.LittleEndian.AppendUint16(frame, uint16(len(layer)-256)) // an archive of one small file
+	header := uint32(len(layer))<<3 | 1
 	return append(append(frame, byte(header), byte(header>>8), byte(header>>16)), layer...)
 }
 

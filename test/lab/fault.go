@@ -158,7 +158,7 @@ func Redirecting(url string) Fault {
 
 // Looping redirects every request to itself.
 func Looping(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-	http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect)
+	http.Redirect(w, r, r.URL.Path, http.StatusTemporaryRedirect) //nolint:gosec // that is the fault
 }
 
 // Endless sends so many bytes of white space as a document of a media type, saying beforehand how many, or not.

@@ -44,12 +44,12 @@ func Proxy(t testing.TB, target string) *url.URL {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		defer server.Close()
+		defer func() { _ = server.Close() }()
 		client, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			return
 		}
-		defer client.Close()
+		defer func() { _ = client.Close() }()
 		_, _ = io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n")
 		var upwards sync.WaitGroup
 		upwards.Go(func() { _, _ = io.Copy(server, client) })

@@ -60,8 +60,13 @@ func (s *shelf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case referrers != nil:
 		index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: referrers}
 		index.SchemaVersion = 2
+		body, err := json.Marshal(index)
+		if err != nil {
+			http.Error(w, "", http.StatusInternalServerError)
+			return
+		}
 		w.Header().Set("Content-Type", index.MediaType)
-		_ = json.NewEncoder(w).Encode(index) // a client that left is not told
+		_, _ = w.Write(body) // a client that left is not told
 	default:
 		s.registry.ServeHTTP(w, r)
 	}
