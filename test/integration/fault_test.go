@@ -142,7 +142,7 @@ var faultCases = []faultCase{
 		message: "FROM: HOST: connection refused", recorded: again},
 	{name: "no route to the host", host: fixedHost(lab.NoRoute), reason: v1beta1.ReasonUnavailable,
 		message: "FROM: HOST: no route to it", recorded: again},
-	{name: "no such host name", host: fixedHost(lab.NoSuchName), reason: v1beta1.ReasonUnavailable,
+	{name: "no such host name", host: fixedHost(lab.NoSuchName), reason: v1beta1.ReasonNotFound,
 		message: "FROM: HOST: no such host; check its spelling", recorded: again},
 	{name: "the host accepts the connection and says nothing", host: func(t *testing.T) string { return lab.Silent(t) }, slow: true,
 		reason: v1beta1.ReasonTimeout, message: "FROM: HOST did not answer in time", recorded: again},

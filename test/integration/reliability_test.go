@@ -256,7 +256,17 @@ func (r *faultRun) compare(t *testing.T, what string, want, got outcome) {
 // placeholders stand in messages for what differs from run to run.
 func (r *faultRun) placeholders(message string) string {
 	message = strings.ReplaceAll(message, r.from, "FROM")
-	message = strings.ReplaceAll(message, r.host, "HOST")
+	return withoutNumbers(strings.ReplaceAll(message, r.host, "HOST"))
+}
+
+// placeholders stand in messages about any reference of a source for what differs from run to run.
+func placeholders(message string, out *lab.Source) string {
+	message = strings.ReplaceAll(message, out.Reference(""), "SOURCE/")
+	return withoutNumbers(strings.ReplaceAll(message, out.Host, "HOST"))
+}
+
+// withoutNumbers puts placeholders for digests and sizes.
+func withoutNumbers(message string) string {
 	for _, p := range []struct{ pattern, placeholder string }{
 		{`sha256:[0-9a-f]{64}`, "DIGEST"},
 		{`[0-9]+ of [0-9]+ bytes`, "N of M bytes"},

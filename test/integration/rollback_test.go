@@ -21,13 +21,14 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/test/lab"
 )
 
 // rollbackCase is an Image with three generations, the last of which is current.
 type rollbackCase struct {
 	s         *server
 	namespace string
-	out       *source
+	out       *lab.Source
 	// digests are those of the generations, the current one first, as the history has them.
 	digests []string
 }
@@ -35,22 +36,22 @@ type rollbackCase struct {
 // threeGenerations imports a tag that moves twice, on a schedule where there is an interval.
 func threeGenerations(t *testing.T, s *server, namespace string, mirror bool, interval time.Duration) rollbackCase {
 	t.Helper()
-	c := rollbackCase{s: s, namespace: namespace, out: newSource(t, trustedTLS)}
-	spec := v1beta1.ImageSpec{From: c.out.reference("app"), Mirror: mirror}
+	c := rollbackCase{s: s, namespace: namespace, out: lab.New(t, lab.TrustedTLS)}
+	spec := v1beta1.ImageSpec{From: c.out.Reference("app"), Mirror: mirror}
 	if interval > 0 {
 		spec.RefreshInterval = &metav1.Duration{Duration: interval}
 	}
 	s.createImage(t, namespace, "app", spec)
 	for range 3 {
 		content := newImage(t, ociTypes, "amd64")
-		c.out.push(t, "app", content)
+		c.out.Push(t, "app", content)
 		s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonImported)
 		c.digests = append([]string{digestOf(t, content)}, c.digests...)
 	}
 	eventually(t, "the Image has forgotten the imports", func(context.Context) (bool, error) {
 		return len(s.image(t, namespace, "app").Status.RecordedImports) == 0, nil
 	})
-	c.out.requests()
+	c.out.Requests()
 	return c
 }
 
@@ -130,7 +131,7 @@ func TestRollback(t *testing.T) {
 				if diff := cmp.Diff(before.Status, image.Status); diff != "" {
 					t.Errorf("status (-before +after):\n%s", diff)
 				}
-				if asked := c.out.requests(); len(asked) > 0 {
+				if asked := c.out.Requests(); len(asked) > 0 {
 					t.Errorf("the source was asked: %v", asked)
 				}
 				return
@@ -144,7 +145,7 @@ func TestRollback(t *testing.T) {
 				if _, digest, _ := strings.Cut(front.ImageReference, "@"); err != nil || latest.header.Get("Docker-Content-Digest") != digest {
 					t.Errorf("latest at the mirror is %s, %v; want %s", latest.header.Get("Docker-Content-Digest"), err, digest)
 				}
-			} else if diff := cmp.Diff(map[string]int{"GET manifests": 1}, c.out.requests()); diff != "" {
+			} else if diff := cmp.Diff(map[string]int{"GET manifests": 1}, c.out.Requests()); diff != "" {
 				t.Errorf("requests at the source (-want +got):\n%s", diff)
 			}
 			// The tag has not moved: whoever asks for an import is given what it means.
@@ -173,7 +174,7 @@ func TestRollbackIsRefused(t *testing.T) {
 			name: "gone at the mirror", mirror: true,
 			prepare: func(t *testing.T, c rollbackCase) {
 				// One of its layers is lost.
-				content := must(remote.Image(c.out.name(t, "app@"+c.digests[1]), c.out.options()...))(t)
+				content := must(remote.Image(c.out.Name(t, "app@"+c.digests[1]), c.out.Options()...))(t)
 				layer := must(must(content.Layers())(t)[1].Digest())(t)
 				if err := truncate(c.s.storedBlob(t, layer.Hex)); err != nil {
 					t.Fatal(err)
@@ -184,21 +185,21 @@ func TestRollbackIsRefused(t *testing.T) {
 		{
 			name: "gone at the source",
 			prepare: func(_ *testing.T, c rollbackCase) {
-				c.out.misbehave(answering(http.StatusNotFound, "application/json", errorBody("MANIFEST_UNKNOWN")))
+				c.out.Misbehave(lab.Answering(http.StatusNotFound, "application/json", errorBody("MANIFEST_UNKNOWN")))
 			},
 			want: prefix + "SOURCE/app@DIGEST: manifest DIGEST: not found at HOST (404 MANIFEST_UNKNOWN); check the repository and the digest (NotFound)",
 		},
 		{
 			name: "refused by the source",
 			prepare: func(_ *testing.T, c rollbackCase) {
-				c.out.misbehave(answering(http.StatusUnauthorized, "application/json", errorBody("UNAUTHORIZED")))
+				c.out.Misbehave(lab.Answering(http.StatusUnauthorized, "application/json", errorBody("UNAUTHORIZED")))
 			},
 			want: prefix + "SOURCE/app@DIGEST: manifest DIGEST: HOST refused access (401 UNAUTHORIZED); it does not exist or needs credentials that may read it " +
 				"(they are kept in the file of --registry-auth-file, which is not set) (Unauthorized)",
 		},
 		{
 			name:    "the source is down",
-			prepare: func(_ *testing.T, c rollbackCase) { c.out.close() },
+			prepare: func(_ *testing.T, c rollbackCase) { c.out.Close() },
 			want:    "error: the reference cannot be pulled, and nothing was changed: SOURCE/app@DIGEST: HOST: connection refused (Unavailable)",
 		},
 		{
@@ -313,16 +314,16 @@ func TestRollbackAndImportAtOnce(t *testing.T) {
 	s, namespace := shared(t)
 	c := threeGenerations(t, s, namespace, true, 0)
 	next := newImage(t, ociTypes, "amd64")
-	c.out.push(t, "app", next)
+	c.out.Push(t, "app", next)
 	c.digests = append(c.digests, digestOf(t, next))
-	gate := newGate(t)
-	c.out.misbehave(only("blobs", gate.fault))
+	gate := lab.NewGate(t)
+	c.out.Misbehave(lab.Only(lab.Blobs, gate.Fault))
 	imp := s.createImport(t, namespace, "slow", v1beta1.ImageImportSpec{TargetImage: "app"})
-	gate.await(t)
+	gate.Await(t)
 	if _, err := s.api.TaggerV1beta1().Images(namespace).Rollback(t.Context(), "app", &v1beta1.ImageRollback{}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	gate.open()
+	gate.Open()
 	s.finished(t, namespace, imp.Name)
 	if diff := cmp.Diff([]int{1, 3, 0, 1, 2}, c.places(t)); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)
