@@ -89,7 +89,7 @@ func (Strategy) WarningsOnCreate(_ context.Context, obj runtime.Object) []string
 
 // WarningsOnUpdate warns of a schedule that is new.
 func (Strategy) WarningsOnUpdate(_ context.Context, obj, old runtime.Object) []string {
-	if apiequality.Semantic.DeepEqual(obj.(*tagger.Image).Spec, old.(*tagger.Image).Spec) {
+	if apiequality.Semantic.DeepEqual(obj.(*tagger.Image).Spec.RefreshInterval, old.(*tagger.Image).Spec.RefreshInterval) {
 		return nil
 	}
 	return warnings(&obj.(*tagger.Image).Spec)
