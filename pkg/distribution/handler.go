@@ -135,8 +135,13 @@ func serveReferrers(w http.ResponseWriter, r *http.Request, referrers []ocispec.
 	if index.Manifests == nil {
 		index.Manifests = []ocispec.Descriptor{} // clients expect a list
 	}
-	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-	_ = json.NewEncoder(w).Encode(index) // an error here means that the client is gone
+	serveJSON(w, ocispec.MediaTypeImageIndex, index)
+}
+
+// serveJSON sends a document.
+func serveJSON(w http.ResponseWriter, mediaType string, document any) {
+	w.Header().Set("Content-Type", mediaType)
+	_ = json.NewEncoder(w).Encode(document) //nolint:errchkjson // of plain types; an error means that the client is gone
 }
 
 // listTags returns what sends a page of tags, without those that are reserved.
@@ -164,8 +169,7 @@ func listTags(r *http.Request, repo Repository, tags []string) (func(http.Respon
 			next := url.Values{"n": {query.Get("n")}, "last": {tags[len(tags)-1]}}
 			w.Header().Set("Link", "<"+pathPrefix+repo.String()+"/tags/list?"+next.Encode()+`>; rel="next"`)
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"name": repo.String(), "tags": tags}) // an error here means that the client is gone
+		serveJSON(w, "application/json", map[string]any{"name": repo.String(), "tags": tags})
 	}, nil
 }
 

@@ -166,7 +166,10 @@ func TestHandler(t *testing.T) {
 	}
 	const tagsPath = "/v2/ns/app/tags/list"
 	tags := func(next string, tags ...string) answer {
-		list, _ := json.Marshal(append([]string{}, tags...))
+		list, err := json.Marshal(append([]string{}, tags...))
+		if err != nil {
+			t.Fatal(err)
+		}
 		a := answer{Status: 200, ContentType: "application/json", Body: `{"name":"ns/app","tags":` + string(list) + "}\n"}
 		if next != "" {
 			a.Link = "<" + tagsPath + "?" + next + `>; rel="next"`

@@ -20,7 +20,7 @@ func (s *Store) checkSpace(size int64) error {
 	if err := unix.Statfs(s.dir, &stat); err != nil {
 		return fmt.Errorf("looking how much space is left: %w", err)
 	}
-	free := int64(stat.Bavail) * int64(stat.Bsize) //nolint:gosec,unconvert // the types differ between systems
+	free := int64(stat.Bavail) * int64(stat.Bsize) //nolint:unconvert // the types differ between systems
 	if free-size < s.reserve {
 		return fmt.Errorf("%d bytes are free, of which %d are kept for what else is written there: %w", free, s.reserve, unix.ENOSPC)
 	}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // TestEqualResolvesJoin has many resolve a tag at once: those that come while the first is under way share the second.
@@ -92,13 +94,13 @@ func (j *joins) waiting(q question) int {
 	return 0
 }
 
+// eventually waits until a condition holds.
 func eventually(t *testing.T, condition func() bool) {
 	t.Helper()
-	for range 3000 {
-		if condition() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
+		return condition(), nil
+	})
+	if err != nil {
+		t.Fatal("it never happened")
 	}
-	t.Fatal("it never happened")
 }

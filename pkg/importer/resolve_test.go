@@ -231,7 +231,7 @@ func TestResolveHostile(t *testing.T) {
 			for r.Context().Err() == nil {
 				w.Write([]byte(" "))
 				w.(http.Flusher).Flush()
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond)
 			}
 		}, want: Timeout, text: "sent a document for longer"},
 		{name: "cut short", answer: func(w http.ResponseWriter, r *http.Request) {

@@ -45,7 +45,7 @@ func addToHistory(history []v1beta1.HashReference, ref v1beta1.HashReference, li
 func notInTheFuture(history []v1beta1.HashReference, now time.Time, seen metav1.MicroTime) []v1beta1.HashReference {
 	history = slices.Clone(history)
 	for i := range history {
-		if history[i].ResolvedAt.Time.After(now) {
+		if history[i].ResolvedAt.After(now) {
 			history[i].ResolvedAt = seen
 		}
 	}

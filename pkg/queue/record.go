@@ -57,7 +57,8 @@ func (c *Controller) record(ctx context.Context, imp *v1beta1.ImageImport, began
 // recordInImage writes an outcome to the Image, unless it is there, and lets latest at the mirror follow. Out becomes what was
 // recorded.
 func (c *Controller) recordInImage(ctx context.Context, imp *v1beta1.ImageImport, out *outcome) error {
-	defer c.lock(imp)()
+	unlock := c.lock(imp)
+	defer unlock()
 	// A deleted import is not wanted any more, even if its attempt could not be ended in time.
 	if stored, err := c.Client.TaggerV1beta1().ImageImports(imp.Namespace).Get(ctx, imp.Name, metav1.GetOptions{}); apierrors.IsNotFound(err) ||
 		err == nil && stored.UID != imp.UID {
@@ -137,7 +138,8 @@ func observed(image *v1beta1.Image, imp *v1beta1.ImageImport) int64 {
 
 // forget drops from the Image what it remembers of an import that has finished. The next import does it too.
 func (c *Controller) forget(ctx context.Context, imp *v1beta1.ImageImport) error {
-	defer c.lock(imp)()
+	unlock := c.lock(imp)
+	defer unlock()
 	_, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
 		image.Status.RecordedImports = slices.DeleteFunc(c.unfinished(image), func(ref v1beta1.HashReference) bool {
 			return ref.ImportUID == imp.UID
@@ -220,7 +222,8 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began t
 // failImage says in the Image that an attempt failed, unless another import that was resolved since this one was asked for
 // succeeded: then the Image is well.
 func (c *Controller) failImage(ctx context.Context, imp *v1beta1.ImageImport, kind importer.Kind, message string) error {
-	defer c.lock(imp)()
+	unlock := c.lock(imp)
+	defer unlock()
 	_, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
 		if overtaken(imp, image) {
 			return

@@ -89,7 +89,8 @@ func (c *Controller) checkSource(ctx context.Context, image *v1beta1.Image, entr
 // returns it as it was recorded. The mirror's latest follows. It fails with a conflict when the Image is gone, or was made
 // again, since it was read. Errors are API errors.
 func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference) (v1beta1.HashReference, error) {
-	defer c.lockImage(image.Namespace, image.Name)()
+	unlock := c.lockImage(image.Namespace, image.Name)
+	defer unlock()
 	entry.ImportUID = uuid.NewUUID()
 	images := c.Client.TaggerV1beta1().Images(image.Namespace)
 	var updated *v1beta1.Image

@@ -114,11 +114,13 @@ func (o *SourceOptions) importer(ownHosts []string) (*importer.Importer, importe
 		Streams:          o.BlobStreams,
 		MaxManifestBytes: o.MaxManifestSize.Value(),
 		MaxImageBytes:    o.MaxImageSize.Value(),
-		CredentialsPlace: "the file of --registry-auth-file, which is not set",
 	}
+	const place = "the file of --registry-auth-file"
 	credentials := keychain.None
+	options.CredentialsPlace = place + ", which is not set"
 	if o.RegistryAuthFile != "" {
-		credentials, options.CredentialsPlace = keychain.AuthFile(o.RegistryAuthFile), "the file of --registry-auth-file"
+		credentials = keychain.AuthFile(o.RegistryAuthFile)
+		options.CredentialsPlace = place
 	}
 	var allowed, blocked, authorities error
 	options.AllowedRegistries, allowed = importer.ParseHostPatterns(o.AllowedRegistries)
