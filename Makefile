@@ -25,17 +25,17 @@ SECURE_PORT   ?= 8443
 REGISTRY_PORT ?= 5000
 DATA_DIR      ?= $(OUTPUT)/run
 
-# What the demo and the integration tests start by name: our own binaries, the pinned clients, then what is installed.
-demo integration: export PATH := $(BIN):$(TOOLS):$(PATH)
-
-# kubectl is built from source only where there is none.
+# What the demo and the integration tests start by name: our own binaries, the pinned clients, what is installed, and last the
+# kubectl that is built from source. The tests drive that one too, also where another is installed.
 KUBERNETES_VERSION := v1.37.2
-KUBECTL := $(if $(shell command -v kubectl 2>/dev/null),,$(TOOLS)/kubectl)
+KUBECTL := $(OUTPUT)/kubectl/$(KUBERNETES_VERSION)/kubectl
+demo integration: export PATH := $(BIN):$(TOOLS):$(PATH):$(dir $(KUBECTL))
+integration: export TAGGER_KUBECTL := $(KUBECTL)
 
 ##@ Use
 
 .PHONY: demo
-demo: build $(TOOLS)/.clients $(KUBECTL) ## See it work: import, mirror, history, pull back (FROM=<ref>: with an image of yours)
+demo: build $(TOOLS)/.clients $(if $(shell command -v kubectl 2>/dev/null),,$(KUBECTL)) ## See it work: import, mirror, history, pull back (FROM=<ref>: with an image of yours)
 	hack/demo/demo.sh $(FROM)
 
 .PHONY: run
@@ -95,6 +95,7 @@ verify: $(TOOLS)/.codegen ## Check generated code, formatting, go.mod files and 
 	hack/verify-modules.sh
 	go vet ./...
 	go vet -tags integration ./test/...
+	cd docs/examples/client && go vet ./...
 
 .PHONY: lint
 lint: $(TOOLS)/.lint ## Run the linters of .golangci.yml
@@ -111,7 +112,7 @@ $(TOOLS)/.%: hack/tools/%/go.mod hack/tools/%/go.sum
 	cd hack/tools/$* && CGO_ENABLED=0 go build -o $(TOOLS)/ tool
 	@touch $@
 
-$(TOOLS)/kubectl: hack/kubernetes/go.mod hack/kubernetes/go.sum
+$(KUBECTL): hack/kubernetes/go.mod hack/kubernetes/go.sum
 	cd hack/kubernetes && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w \
 		-X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION) \
 		-X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES_VERSION:v%=%))) \

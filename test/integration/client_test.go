@@ -56,11 +56,15 @@ func require(t *testing.T, client string) string {
 	if err == nil {
 		return program
 	}
-	if os.Getenv("TAGGER_REQUIRE_CLIENTS") != "" { //nolint:forbidigo // this is where the tests are told
-		t.Fatalf("%s is not installed, and TAGGER_REQUIRE_CLIENTS is set", client)
+	if clientsRequired() {
+		t.Fatalf("%q is not installed, and TAGGER_REQUIRE_CLIENTS is set", client)
 	}
-	t.Skipf("%s is not installed", client)
+	t.Skipf("%q is not installed", client)
 	return ""
+}
+
+func clientsRequired() bool {
+	return os.Getenv("TAGGER_REQUIRE_CLIENTS") != "" //nolint:forbidigo // this is where the tests are told
 }
 
 // result is how a client ended.

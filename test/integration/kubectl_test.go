@@ -29,10 +29,11 @@ func words(text string) [][]string {
 }
 
 // TestKubectlDiscovery asks what the server is and has.
-func TestKubectlDiscovery(t *testing.T) {
-	t.Parallel()
+func TestKubectlDiscovery(t *testing.T) { withKubectls(t, kubectlDiscovery) }
+
+func kubectlDiscovery(t *testing.T, kubectl string) {
 	s, _ := shared(t)
-	if printed := s.run(t, "kubectl", "version"); !strings.Contains(printed, "Server Version: v") {
+	if printed := s.run(t, kubectl, "version"); !strings.Contains(printed, "Server Version: v") {
 		t.Errorf("kubectl version prints %q", printed)
 	}
 	want := [][]string{
@@ -40,14 +41,15 @@ func TestKubectlDiscovery(t *testing.T) {
 		{"imageimports", "imgimp", "tagger.dev/v1beta1", "true", "ImageImport"},
 		{"images", "img", "tagger.dev/v1beta1", "true", "Image"},
 	}
-	if diff := cmp.Diff(want, words(s.run(t, "kubectl", "api-resources"))); diff != "" {
+	if diff := cmp.Diff(want, words(s.run(t, kubectl, "api-resources"))); diff != "" {
 		t.Errorf("kubectl api-resources (-want +got):\n%s", diff)
 	}
 }
 
 // TestKubectlExplain asks what fields there are.
-func TestKubectlExplain(t *testing.T) {
-	t.Parallel()
+func TestKubectlExplain(t *testing.T) { withKubectls(t, kubectlExplain) }
+
+func kubectlExplain(t *testing.T, kubectl string) {
 	tests := []struct {
 		field string
 		want  []string
@@ -64,7 +66,7 @@ func TestKubectlExplain(t *testing.T) {
 			s, _ := shared(t)
 			for _, args := range [][]string{{"explain", tt.field, "--recursive"}, {"explain", tt.field}} {
 				var got []string
-				_, fields, _ := strings.Cut(s.run(t, "kubectl", args...), "FIELDS:\n")
+				_, fields, _ := strings.Cut(s.run(t, kubectl, args...), "FIELDS:\n")
 				for line := range strings.Lines(fields) {
 					if name, indented := strings.CutPrefix(line, "  "); indented && name != "" && name[0] != ' ' {
 						got = append(got, strings.Fields(name)[0])
@@ -80,8 +82,9 @@ func TestKubectlExplain(t *testing.T) {
 
 // TestKubectlApply applies the manifests of the document that the project began with, each twice. REFERENCE stands for an image
 // that is there to be imported.
-func TestKubectlApply(t *testing.T) {
-	t.Parallel()
+func TestKubectlApply(t *testing.T) { withKubectls(t, kubectlApply) }
+
+func kubectlApply(t *testing.T, kubectl string) {
 	const (
 		image = `
 apiVersion: tagger.dev/v1beta1
@@ -154,7 +157,6 @@ spec:
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			require(t, "kubectl")
 			s, namespace := shared(t)
 			out := lab.New(t, lab.TrustedTLS)
 			out.Push(t, "library/nginx", newIndex(t, ociTypes))
@@ -163,17 +165,17 @@ spec:
 			kind, name, _ := strings.Cut(tt.object, "/")
 			said := func(word string) string { return kind + ".tagger.dev/" + name + " " + word + "\n" }
 
-			if diff := cmp.Diff(said(tt.want[0]), s.run(t, "kubectl", apply...)); diff != "" {
+			if diff := cmp.Diff(said(tt.want[0]), s.run(t, kubectl, apply...)); diff != "" {
 				t.Errorf("first time (-want +got):\n%s", diff)
 			}
 			if kind == "imageimport" {
-				s.run(t, "kubectl", "-n", namespace, "wait", "--for=condition=Imported", tt.object, "--timeout=1m")
+				s.run(t, kubectl, "-n", namespace, "wait", "--for=condition=Imported", tt.object, "--timeout=1m")
 			}
-			version := s.run(t, "kubectl", "-n", namespace, "get", tt.object, "-o", "jsonpath={.metadata.resourceVersion} {.status}")
-			if diff := cmp.Diff(said(tt.want[1]), s.run(t, "kubectl", apply...)); diff != "" {
+			version := s.run(t, kubectl, "-n", namespace, "get", tt.object, "-o", "jsonpath={.metadata.resourceVersion} {.status}")
+			if diff := cmp.Diff(said(tt.want[1]), s.run(t, kubectl, apply...)); diff != "" {
 				t.Errorf("second time (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(version, s.run(t, "kubectl", "-n", namespace, "get", tt.object, "-o", "jsonpath={.metadata.resourceVersion} {.status}")); diff != "" {
+			if diff := cmp.Diff(version, s.run(t, kubectl, "-n", namespace, "get", tt.object, "-o", "jsonpath={.metadata.resourceVersion} {.status}")); diff != "" {
 				t.Errorf("the second time changed it (-before +after):\n%s", diff)
 			}
 			if strings.Contains(version, "redacted") {
@@ -184,9 +186,9 @@ spec:
 }
 
 // TestKubectlTables reads lists as a person does.
-func TestKubectlTables(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestKubectlTables(t *testing.T) { withKubectls(t, kubectlTables) }
+
+func kubectlTables(t *testing.T, kubectl string) {
 	s, namespace := shared(t)
 	out := lab.New(t, lab.TrustedTLS)
 	image := newIndex(t, ociTypes)
@@ -237,7 +239,7 @@ func TestKubectlTables(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := words(s.run(t, "kubectl", append([]string{"-n", namespace}, tt.args...)...))
+			got := words(s.run(t, kubectl, append([]string{"-n", namespace}, tt.args...)...))
 			for i := range min(len(got), len(tt.want)) {
 				for j := range min(len(got[i]), len(tt.want[i])) {
 					if tt.want[i][j] == "*" {
@@ -253,9 +255,9 @@ func TestKubectlTables(t *testing.T) {
 }
 
 // TestKubectlFieldSelectors lists by what objects say.
-func TestKubectlFieldSelectors(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestKubectlFieldSelectors(t *testing.T) { withKubectls(t, kubectlFieldSelectors) }
+
+func kubectlFieldSelectors(t *testing.T, kubectl string) {
 	s, namespace := shared(t)
 	out := lab.New(t, lab.TrustedTLS)
 	for _, name := range []string{"a", "b"} {
@@ -278,7 +280,7 @@ func TestKubectlFieldSelectors(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.resource+" "+strings.ReplaceAll(tt.selector, out.Host, "HOST"), func(t *testing.T) {
 			t.Parallel()
-			got := s.run(t, "kubectl", "-n", namespace, "get", tt.resource, "--field-selector", tt.selector, "-o", "jsonpath={.items[*].metadata.name}")
+			got := s.run(t, kubectl, "-n", namespace, "get", tt.resource, "--field-selector", tt.selector, "-o", "jsonpath={.items[*].metadata.name}")
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("names (-want +got):\n%s", diff)
 			}
@@ -287,9 +289,9 @@ func TestKubectlFieldSelectors(t *testing.T) {
 }
 
 // TestKubectlPatch changes a spec, and tries to change a status.
-func TestKubectlPatch(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestKubectlPatch(t *testing.T) { withKubectls(t, kubectlPatch) }
+
+func kubectlPatch(t *testing.T, kubectl string) {
 	tests := []struct {
 		name, object, patch string
 		read, before, after string // a path, and what is there
@@ -311,13 +313,13 @@ func TestKubectlPatch(t *testing.T) {
 			s.createImport(t, namespace, "import", v1beta1.ImageImportSpec{TargetImage: "app", From: out.Reference("app")})
 			s.finished(t, namespace, "import")
 			read := func() string {
-				printed := s.run(t, "kubectl", "-n", namespace, "get", tt.object, "-o", "jsonpath="+tt.read)
+				printed := s.run(t, kubectl, "-n", namespace, "get", tt.object, "-o", "jsonpath="+tt.read)
 				return strings.ReplaceAll(printed, out.Reference("app"), "REFERENCE")
 			}
 			if diff := cmp.Diff(tt.before, read()); diff != "" {
 				t.Errorf("before (-want +got):\n%s", diff)
 			}
-			r := s.try(t, "kubectl", "-n", namespace, "patch", tt.object, "--type=merge", "-p", tt.patch)
+			r := s.try(t, kubectl, "-n", namespace, "patch", tt.object, "--type=merge", "-p", tt.patch)
 			if failed := r.code != 0; failed != tt.fails {
 				t.Errorf("failed: %t, want %t: %+v", failed, tt.fails, r)
 			}
@@ -332,11 +334,12 @@ func TestKubectlPatch(t *testing.T) {
 }
 
 // TestKubectlWatch sees a change while it watches.
-func TestKubectlWatch(t *testing.T) {
-	t.Parallel()
+func TestKubectlWatch(t *testing.T) { withKubectls(t, kubectlWatch) }
+
+func kubectlWatch(t *testing.T, kubectl string) {
 	s, namespace := shared(t)
 	s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: "quay.io/company/app"})
-	cmd := s.command(t, "kubectl", "-n", namespace, "get", "image", "app", "-w", "-o", `jsonpath={.spec.from}{"\n"}`)
+	cmd := s.command(t, kubectl, "-n", namespace, "get", "image", "app", "-w", "-o", `jsonpath={.spec.from}{"\n"}`)
 	printed, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -354,45 +357,45 @@ func TestKubectlWatch(t *testing.T) {
 			t.Fatalf("line %d is %q (%v), want %q", i, lines.Text(), lines.Err(), want)
 		}
 		if i == 0 {
-			s.run(t, "kubectl", "-n", namespace, "patch", "image", "app", "--type=merge", "-p", `{"spec":{"from":"quay.io/company/other"}}`)
+			s.run(t, kubectl, "-n", namespace, "patch", "image", "app", "--type=merge", "-p", `{"spec":{"from":"quay.io/company/other"}}`)
 		}
 	}
 }
 
 // TestKubectlImport posts to images/import as it can be done without a plugin, looks at the outcome, and deletes.
-func TestKubectlImport(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestKubectlImport(t *testing.T) { withKubectls(t, kubectlImport) }
+
+func kubectlImport(t *testing.T, kubectl string) {
 	s, namespace := shared(t)
 	out := lab.New(t, lab.PlainHTTP)
 	index := newIndex(t, ociTypes)
 	out.Push(t, "app", index)
 	body := file(t, `{"apiVersion":"tagger.dev/v1beta1","kind":"ImageImport","spec":{"from":"`+out.Reference("app")+`","insecure":true,"mirror":true}}`)
-	printed := s.run(t, "kubectl", "create", "--raw", "/apis/tagger.dev/v1beta1/namespaces/"+namespace+"/images/app/import", "-f", body)
+	printed := s.run(t, kubectl, "create", "--raw", "/apis/tagger.dev/v1beta1/namespaces/"+namespace+"/images/app/import", "-f", body)
 	var imp v1beta1.ImageImport
 	if err := json.Unmarshal([]byte(printed), &imp); err != nil {
 		t.Fatalf("%v: %s", err, printed)
 	}
-	kubectl := func(args ...string) string { return s.run(t, "kubectl", append([]string{"-n", namespace}, args...)...) }
-	kubectl("wait", "--for=condition=Imported", "imageimport/"+imp.Name, "--timeout=1m")
-	kubectl("wait", "--for=condition=Imported", "image/app", "--timeout=1m")
+	run := func(args ...string) string { return s.run(t, kubectl, append([]string{"-n", namespace}, args...)...) }
+	run("wait", "--for=condition=Imported", "imageimport/"+imp.Name, "--timeout=1m")
+	run("wait", "--for=condition=Imported", "image/app", "--timeout=1m")
 
 	want := s.mirrored(namespace, "app", digestOf(t, index))
-	for _, described := range []string{kubectl("describe", "image", "app"), kubectl("describe", "imgimp", imp.Name)} {
+	for _, described := range []string{run("describe", "image", "app"), run("describe", "imgimp", imp.Name)} {
 		if !strings.Contains(described, want) {
 			t.Errorf("kubectl describe does not show %s:\n%s", want, described)
 		}
 	}
-	if diff := cmp.Diff("image.tagger.dev \"app\" deleted", strings.TrimSuffix(strings.TrimSpace(kubectl("delete", "image", "app")), " from "+namespace+" namespace")); diff != "" {
+	if diff := cmp.Diff("image.tagger.dev \"app\" deleted", strings.TrimSuffix(strings.TrimSpace(run("delete", "image", "app")), " from "+namespace+" namespace")); diff != "" {
 		t.Errorf("kubectl delete (-want +got):\n%s", diff)
 	}
-	s.eventuallyPrints(t, "", "kubectl", "-n", namespace, "get", "imageimports", "-o", "name")
+	s.eventuallyPrints(t, "", kubectl, "-n", namespace, "get", "imageimports", "-o", "name")
 }
 
 // TestKubectlWaitForFailure waits for imports that fail.
-func TestKubectlWaitForFailure(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestKubectlWaitForFailure(t *testing.T) { withKubectls(t, kubectlWaitForFailure) }
+
+func kubectlWaitForFailure(t *testing.T, kubectl string) {
 	tests := []struct {
 		name, condition string
 		fault           lab.Fault
@@ -413,7 +416,7 @@ func TestKubectlWaitForFailure(t *testing.T) {
 			if tt.want != 0 {
 				timeout = "--timeout=2s"
 			}
-			if r := s.try(t, "kubectl", "-n", namespace, "wait", "--for="+tt.condition, "imageimport/failing", timeout); r.code != tt.want {
+			if r := s.try(t, kubectl, "-n", namespace, "wait", "--for="+tt.condition, "imageimport/failing", timeout); r.code != tt.want {
 				t.Errorf("exit code %d, want %d: %+v", r.code, tt.want, r)
 			}
 		})
