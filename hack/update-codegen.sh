@@ -2,7 +2,7 @@
 # Copyright The Tagger Authors.
 # SPDX-License-Identifier: Apache-2.0
 
-# Writes all generated code anew: what lies beside the API types (zz_generated.*) and the whole of pkg/generated.
+# Writes all generated code anew: what lies beside the API types (zz_generated.*), the whole of pkg/generated, and docs/api.md.
 # `make generate` builds the generators first; hack/verify-codegen.sh runs this on a copy of the tree.
 
 set -o errexit -o nounset -o pipefail
@@ -92,3 +92,9 @@ generate informer-gen \
 	--versioned-clientset-package "${generated}/clientset/versioned" \
 	--listers-package "${generated}/listers" \
 	"${versions[@]}"
+
+echo "generate: crd-ref-docs" >&2
+"${bin}/crd-ref-docs" --log-level ERROR \
+	--source-path pkg/apis/tagger/v1beta1 \
+	--config hack/codegen/api-docs/config.yaml --templates-dir hack/codegen/api-docs \
+	--renderer markdown --output-path docs/api.md

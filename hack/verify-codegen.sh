@@ -12,13 +12,13 @@ mkdir -p output
 copy=$(mktemp -d "${PWD}/output/verify.XXXXXX")
 trap 'rm -rf "${copy}"' EXIT
 
-mkdir -p "${copy}/hack" "${copy}/pkg"
+mkdir -p "${copy}/hack" "${copy}/pkg" "${copy}/docs"
 cp go.mod go.sum "${copy}/"
 cp -R pkg/apis "${copy}/pkg/"
 cp -R hack/boilerplate.go.txt hack/codegen hack/update-codegen.sh "${copy}/hack/"
 CODEGEN_BIN=${PWD}/output/tools "${copy}/hack/update-codegen.sh"
 
-for path in pkg/apis pkg/generated hack/codegen; do
+for path in pkg/apis pkg/generated hack/codegen docs/api.md; do
 	git diff --no-index --stat --patch "${path}" "${copy}/${path}" || {
 		echo "Generated code is not up to date: run 'make generate'." >&2
 		exit 1
