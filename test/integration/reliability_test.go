@@ -37,7 +37,8 @@ const slowness = 3 * time.Minute
 // begin at once, so that those that take as long as the server's limits do so together.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	s, namespace := shared(t)
+	// Not the shared one: it remembers for ten minutes which host asked to be left alone, whose port may be another source's then.
+	s, namespace := start(t, t.TempDir(), "--v=4"), newNamespace()
 	runs := make([]*faultRun, len(faultCases))
 	for i := range faultCases {
 		if faultCases[i].slow {

@@ -65,7 +65,8 @@ func (s *server) watchImages(t *testing.T, namespace string, options metav1.List
 // TestWatch begins watches at several moments of one history: a and b are created, a is changed, a is deleted, c is created.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	s, namespace := shared(t)
+	// Not the shared one, in which so much may happen meanwhile that it forgets where the watches begin.
+	s, namespace := start(t, t.TempDir()), newNamespace()
 	images := s.api.TaggerV1beta1().Images(namespace)
 	version := func() string {
 		list, err := images.List(t.Context(), metav1.ListOptions{})
