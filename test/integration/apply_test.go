@@ -6,7 +6,6 @@
 package integration
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -28,7 +27,7 @@ func owners(t *testing.T, object metav1.Object) map[string][]string {
 	owners := map[string][]string{}
 	for _, entry := range object.GetManagedFields() {
 		var set fieldpath.Set
-		if err := set.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil {
+		if err := set.FromJSON(entry.FieldsV1.GetRawReader()); err != nil {
 			t.Fatal(err)
 		}
 		var paths []string

@@ -35,7 +35,7 @@ func TestPropagationPolicy(t *testing.T) {
 		{"background", policy(metav1.DeletePropagationBackground)},
 		{"foreground", policy(metav1.DeletePropagationForeground)},
 		{"orphan", policy(metav1.DeletePropagationOrphan)},
-		{"orphanDependents", metav1.DeleteOptions{OrphanDependents: ptr.To(true)}},
+		{"orphanDependents", metav1.DeleteOptions{OrphanDependents: ptr.To(true)}}, //nolint:staticcheck // clients still may send it
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

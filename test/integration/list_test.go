@@ -200,7 +200,7 @@ func statusOf(err error) int32 {
 	if err == nil {
 		return 0
 	}
-	if status, ok := err.(apierrors.APIStatus); ok { //nolint:errorlint // the client does not wrap it
+	if status, ok := err.(apierrors.APIStatus); ok {
 		return status.Status().Code
 	}
 	return -1

@@ -306,8 +306,8 @@ func watchResumedAfterRestart(t *testing.T, kubectl string) {
 		t.Helper()
 		for line := range strings.Lines(printed) {
 			var event struct {
-				Type   string
-				Object v1beta1.Image
+				Type   string        `json:"type"`
+				Object v1beta1.Image `json:"object"`
 			}
 			if err := json.Unmarshal([]byte(line), &event); err != nil {
 				t.Fatalf("%v: %s", err, line)

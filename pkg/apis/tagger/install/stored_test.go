@@ -41,7 +41,7 @@ func stored() map[string]runtime.Object {
 			Finalizers: []string{"example.com/hold"},
 			ManagedFields: []metav1.ManagedFieldsEntry{{
 				Manager: "ci", Operation: metav1.ManagedFieldsOperationApply, APIVersion: "tagger.dev/v1beta1", Time: ptr.To(at(1)),
-				FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:from":{}}}`)},
+				FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:from":{}}}`),
 			}},
 		}
 	}
