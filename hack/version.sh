@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
 # Prints the linker flags that stamp a binary with the version of this tree. The same commit gives the same stamp.
-# VERSION overrides what git says; kubectl needs it to be a semantic version.
+# VERSION overrides what git says; kubectl needs it to be a semantic version. So does SOURCE_DATE_EPOCH for the date.
+# hack/version.sh version|commit|date prints that alone.
 
 set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -33,6 +34,15 @@ if git rev-parse --verify --quiet HEAD >/dev/null 2>&1; then
 	fi
 fi
 version=${VERSION:-${version}}
+if [[ -n ${SOURCE_DATE_EPOCH:-} ]]; then
+	format=+%Y-%m-%dT%H:%M:%SZ
+	date=$(date -u -d "@${SOURCE_DATE_EPOCH}" "${format}" 2>/dev/null || date -u -r "${SOURCE_DATE_EPOCH}" "${format}") # GNU, BSD
+fi
+
+if [[ $# -gt 0 ]]; then
+	echo "${!1}"
+	exit
+fi
 
 readonly package=tagger.dev/tagger/pkg/version
 echo "-X ${package}.gitVersion=${version} -X ${package}.gitCommit=${commit}" \

@@ -2,8 +2,8 @@
 # Copyright The Tagger Authors.
 # SPDX-License-Identifier: Apache-2.0
 
-# Shows Tagger's main job with the commands that a user would type: a tag is imported and mirrored, moves, is imported again,
-# and is pulled back when the registry it came from is gone. `make demo` builds what this needs and sets PATH.
+# Shows Tagger's main job with the commands that a user would type: a tag is imported and mirrored, moves, is imported again, is
+# rolled back, and is pulled back when the registry it came from is gone. `make demo` builds what this needs and sets PATH.
 #
 # usage: demo.sh [REFERENCE]   REFERENCE: an image to import instead of the one that is built here
 
@@ -169,6 +169,10 @@ else
 	run "crane digest ${host}/demo/hello:latest"
 	run 'kubectl image import hello'
 	run 'kubectl get images'
+	run 'kubectl image history hello'
+
+	section 'Version 2 is not what was hoped for: go back to version 1'
+	run 'kubectl image rollback hello'
 	run 'kubectl image history hello'
 
 	section 'The registry outside is gone. The mirror has every byte of every platform'

@@ -12,6 +12,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
@@ -26,30 +28,41 @@ type ExtraConfig struct {
 	Importer  queue.Importer
 	Keychains queue.Keychains
 	Mirrors   queue.Mirrors
-	Registry  RegistryConfig
-	Clock     clock.WithTicker
+	// Registry is nil where there is no registry endpoint.
+	Registry *RegistryConfig
+	Clock    clock.WithTicker
 
-	// ConcurrentImports is how many attempts of imports run at once; ConcurrentImportsPerHost how many at one upstream host.
+	// Identity names this process in the claims of imports; no other has or had it. SoleReplica says that no other runs imports.
+	Identity    string
+	SoleReplica bool
+	// ConcurrentImports is how many attempts of imports run at once, half of them at most of one namespace; ConcurrentImportsPerHost
+	// how many at one upstream host.
 	ConcurrentImports, ConcurrentImportsPerHost int
 	// AttemptTimeout ends an attempt of an import, mirroring included.
 	AttemptTimeout time.Duration
 	// DrainTimeout is how long attempts that run at the shutdown may go on.
 	DrainTimeout time.Duration
+	// ReleaseDelay is how long the mirror keeps what an Image does not mean any more.
+	ReleaseDelay time.Duration
+	// Running returns those of some digests that a Pod of a namespace runs.
+	Running func(ctx context.Context, namespace string, digests []digest.Digest) ([]digest.Digest, error)
 	// CollectOrphans removes ImageImports whose Image is gone, where no garbage collector runs beside the server.
 	CollectOrphans bool
 }
 
-// RegistryConfig is what the registry endpoint needs; every field is required.
+// RegistryConfig is what the registry endpoint needs; every field is required. What callers may do the authorizer of the generic
+// API server says.
 type RegistryConfig struct {
-	Listener   net.Listener
-	TLS        *tls.Config
-	Backend    distribution.Backend
-	Authorizer distribution.Authorizer
+	Listener net.Listener
+	TLS      *tls.Config
+	Backend  distribution.Backend
+	// Tokens says whose a token is. An error is of who was asked, and not of the token.
+	Tokens authenticator.Token
 }
 
 // Config is everything that New needs.
 type Config struct {
-	Generic *genericapiserver.Config
+	Generic *genericapiserver.RecommendedConfig
 	Extra   ExtraConfig
 }
 
@@ -61,14 +74,17 @@ type CompletedConfig struct {
 
 // Complete fills in what is derived. Generic must have its authentication, authorisation, storage, serving and versions set.
 func (c *Config) Complete() CompletedConfig {
-	describeAPI(c.Generic)
-	return CompletedConfig{generic: c.Generic.Complete(nil), extra: c.Extra}
+	describeAPI(&c.Generic.Config)
+	return CompletedConfig{generic: c.Generic.Complete(), extra: c.Extra}
 }
+
+// watchTimeout is how long watches may go on at the shutdown, when the port takes no more requests.
+const watchTimeout = time.Second
 
 // Server is the whole of Tagger's server. Run it once.
 type Server struct {
 	generic  *genericapiserver.GenericAPIServer
-	registry *registryServer
+	registry *registryServer // nil where there is none
 }
 
 // New builds a server. ctx ends when the server is asked to stop; it is not what stops it.
@@ -77,23 +93,28 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the API server: %w", err)
 	}
-	// Requests have ended before the port closes; what may be left is a connection that was being opened, the loopback client's
-	// for one, and nothing is lost with that.
-	generic.ShutdownTimeout = closeTimeout
+	// Requests have ended before the port closes. What is left are watches, which would go on for hours and which clients begin
+	// again elsewhere, and connections that were being opened, the loopback client's for one.
+	generic.ShutdownTimeout = watchTimeout
 	client, err := clientset.NewForConfig(unlimited(c.generic.LoopbackClientConfig))
 	if err != nil {
 		return nil, fmt.Errorf("building the loopback client: %w", err)
 	}
 	imports, err := queue.New(queue.Config{
 		Client:         client,
+		Identity:       c.extra.Identity,
+		SoleReplica:    c.extra.SoleReplica,
 		Importer:       c.extra.Importer,
 		Keychains:      c.extra.Keychains,
 		Mirrors:        c.extra.Mirrors,
 		Clock:          c.extra.Clock,
 		Workers:        c.extra.ConcurrentImports,
 		PerHost:        c.extra.ConcurrentImportsPerHost,
+		PerNamespace:   (c.extra.ConcurrentImports + 1) / 2,
 		AttemptTimeout: c.extra.AttemptTimeout,
 		DrainTimeout:   c.extra.DrainTimeout,
+		ReleaseDelay:   c.extra.ReleaseDelay,
+		Running:        c.extra.Running,
 		CollectOrphans: c.extra.CollectOrphans,
 	})
 	if err != nil {
@@ -109,15 +130,20 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err := addImports(generic, imports); err != nil {
 		return nil, err
 	}
-	return &Server{generic: generic, registry: newRegistryServer(c.extra.Registry)}, nil
+	server := &Server{generic: generic}
+	if c.extra.Registry != nil {
+		server.registry = newRegistryServer(c.extra.Registry, c.generic.Authorization.Authorizer)
+	}
+	return server, nil
 }
 
 // Run serves until ctx ends, then drains: imports that run may end, requests are answered, and both ports close.
 func (s *Server) Run(ctx context.Context) error {
-	s.registry.start(ctx)
-	err := s.generic.PrepareRun().RunWithContext(ctx)
-	s.registry.stop(ctx)
-	return err
+	if s.registry != nil {
+		s.registry.start(ctx)
+		defer s.registry.stop(ctx)
+	}
+	return s.generic.PrepareRun().RunWithContext(ctx)
 }
 
 // unlimited returns the loopback client's configuration without a client-side limit: the server does not throttle itself.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/klog/v2"
 
 	"tagger.dev/tagger/pkg/distribution"
@@ -27,13 +28,13 @@ const (
 
 // registryServer serves the registry endpoint on its own port.
 type registryServer struct {
-	config RegistryConfig
+	config *RegistryConfig
 	server *http.Server
 }
 
-func newRegistryServer(config RegistryConfig) *registryServer {
+func newRegistryServer(config *RegistryConfig, authz authorizer.Authorizer) *registryServer {
 	return &registryServer{config: config, server: &http.Server{
-		Handler:           distribution.New(config.Backend, config.Authorizer),
+		Handler:           distribution.New(config.Backend, &layersAuthorizer{config.Tokens, authz}),
 		TLSConfig:         config.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,

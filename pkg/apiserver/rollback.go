@@ -30,10 +30,13 @@ func (r rollbacker) Check(ctx context.Context, image *tagger.Image, entry *tagge
 }
 
 // Record implements storage.Rollbacker.
-func (r rollbacker) Record(ctx context.Context, image *tagger.Image, entry *tagger.HashReference) (*tagger.HashReference, error) {
-	return through(image, entry, func(image *v1beta1.Image, entry v1beta1.HashReference) (v1beta1.HashReference, error) {
-		return r.imports.RecordRollback(ctx, image, entry)
+func (r rollbacker) Record(ctx context.Context, image *tagger.Image, entry *tagger.HashReference) (
+	recorded *tagger.HashReference, unchanged bool, err error) {
+	recorded, err = through(image, entry, func(image *v1beta1.Image, entry v1beta1.HashReference) (_ v1beta1.HashReference, err error) {
+		entry, unchanged, err = r.imports.RecordRollback(ctx, image, entry)
+		return entry, err
 	})
+	return recorded, unchanged, err
 }
 
 // through converts what a call to the queue takes and returns.

@@ -4,6 +4,8 @@
 package apiserver
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,6 +20,16 @@ var (
 	// Codecs serialises the types of Scheme.
 	Codecs = serializer.NewCodecFactory(Scheme)
 )
+
+// textCodecs serialise what the API is sent and answers. Types of ours have no protobuf: who asks for that before JSON, as the
+// controllers of namespaces and of garbage do, gets JSON.
+type textCodecs struct{ serializer.CodecFactory }
+
+func (c textCodecs) SupportedMediaTypes() []runtime.SerializerInfo {
+	return slices.DeleteFunc(slices.Clone(c.CodecFactory.SupportedMediaTypes()), func(info runtime.SerializerInfo) bool {
+		return info.MediaType == runtime.ContentTypeProtobuf
+	})
+}
 
 func newScheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()

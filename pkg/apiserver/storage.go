@@ -12,6 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/klog/v2"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -19,6 +20,7 @@ import (
 	"tagger.dev/tagger/pkg/queue"
 	imagestorage "tagger.dev/tagger/pkg/registry/tagger/image/storage"
 	imageimportstorage "tagger.dev/tagger/pkg/registry/tagger/imageimport/storage"
+	mirrorreleasestorage "tagger.dev/tagger/pkg/registry/tagger/mirrorrelease/storage"
 	"tagger.dev/tagger/pkg/registry/tagger/requester"
 )
 
@@ -29,28 +31,38 @@ func (c CompletedConfig) groupInfo(imports *queue.Controller, stopping <-chan st
 	if admit == nil {
 		admit = admission.NewChainHandler()
 	}
-	writer := requester.NewWriter(c.generic.Authorization.Authorizer, admit, Scheme)
-
-	images, imageStatus, err := imagestorage.NewREST(Scheme, getter, validReference, c.extra.Clock)
+	images, imageStatus, err := imagestorage.NewREST(Scheme, getter, validReference, releaser{imports}, c.extra.Clock)
 	if err != nil {
 		return nil, fmt.Errorf("storage of images: %w", err)
 	}
+	fields, err := c.fieldManagers()
+	if err != nil {
+		return nil, err
+	}
+	writer := requester.NewWriter(c.generic.Authorization.Authorizer, admit, fields, Scheme)
 	imageImports, imageImportStatus, err := imageimportstorage.NewREST(Scheme, getter, validReference, images, writer, sameReference,
 		c.extra.Clock)
 	if err != nil {
 		return nil, fmt.Errorf("storage of imageimports: %w", err)
 	}
+	mirrorReleases, mirrorReleaseStatus, err := mirrorreleasestorage.NewREST(Scheme, getter, c.extra.Clock)
+	if err != nil {
+		return nil, fmt.Errorf("storage of mirrorreleases: %w", err)
+	}
 	imageImport := imagestorage.NewImportREST(imageImports, writer, verifier{imports}, stopping)
 	imageRollback := imagestorage.NewRollbackREST(images, writer, rollbacker{imports}, c.extra.Clock)
 
 	info := genericapiserver.NewDefaultAPIGroupInfo(tagger.GroupName, Scheme, runtime.NewParameterCodec(Scheme), Codecs)
+	info.NegotiatedSerializer = textCodecs{Codecs}
 	info.VersionedResourcesStorageMap[v1beta1.SchemeGroupVersion.Version] = map[string]rest.Storage{
-		"images":              images,
-		"images/status":       imageStatus,
-		"images/import":       imageImport,
-		"images/rollback":     imageRollback,
-		"imageimports":        imageImports,
-		"imageimports/status": imageImportStatus,
+		"images":                images,
+		"images/status":         imageStatus,
+		"images/import":         imageImport,
+		"images/rollback":       imageRollback,
+		"imageimports":          imageImports,
+		"imageimports/status":   imageImportStatus,
+		"mirrorreleases":        mirrorReleases,
+		"mirrorreleases/status": mirrorReleaseStatus,
 	}
 	return &info, nil
 }
@@ -78,6 +90,21 @@ func (v verifier) Verify(ctx context.Context, imp *tagger.ImageImport) (*tagger.
 	}
 	verified := &tagger.ImageImport{}
 	return verified, Scheme.Convert(v.imports.Verify(ctx, versioned), verified, nil)
+}
+
+// releaser lets the queue, which speaks the served version, write down what the mirror need not keep of a deleted Image.
+type releaser struct {
+	imports *queue.Controller
+}
+
+// Release implements storage.Releaser.
+func (r releaser) Release(ctx context.Context, image *tagger.Image) {
+	versioned := &v1beta1.Image{}
+	if err := Scheme.Convert(image, versioned, nil); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not write down what the mirror need not keep", "image", klog.KObj(image))
+		return
+	}
+	r.imports.ReleaseImage(ctx, versioned)
 }
 
 // addImports has the queue run as long as the server does: from when the API answers until the server is asked to stop, when

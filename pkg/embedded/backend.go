@@ -4,12 +4,12 @@
 package embedded
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,7 +27,7 @@ var _ distribution.Backend = (*Store)(nil)
 
 // Resolve implements distribution.Backend.
 func (s *Store) Resolve(ctx context.Context, repo distribution.Repository, tag string) (ocispec.Descriptor, error) {
-	ctx, err := namespaced(ctx, repo)
+	ctx, err := s.namespaced(ctx, repo)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -69,7 +69,7 @@ func (s *Store) Tags(ctx context.Context, repo distribution.Repository) ([]strin
 
 // tagged returns the image records of the tags of a repository.
 func (s *Store) tagged(ctx context.Context, repo distribution.Repository) ([]images.Image, error) {
-	ctx, err := namespaced(ctx, repo)
+	ctx, err := s.namespaced(ctx, repo)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (s *Store) Blob(ctx context.Context, repo distribution.Repository, dgst dig
 
 // Referrers implements distribution.Backend.
 func (s *Store) Referrers(ctx context.Context, repo distribution.Repository, subject digest.Digest) ([]ocispec.Descriptor, error) {
-	inside, err := namespaced(ctx, repo)
+	inside, err := s.namespaced(ctx, repo)
 	if err != nil {
 		return nil, err
 	}
@@ -113,11 +113,12 @@ func (s *Store) Referrers(ctx context.Context, repo distribution.Repository, sub
 		return nil, err
 	}
 	var found []ocispec.Descriptor
-	for key, value := range info.Labels {
+	room := maxReferrerAnnotations
+	for _, key := range slices.Sorted(maps.Keys(info.Labels)) { // that is by digest
 		if !strings.HasPrefix(key, referrerLabelPrefix) {
 			continue
 		}
-		d, err := s.describe(ctx, repo, digest.Digest(value))
+		d, err := s.describe(ctx, repo, digest.Digest(info.Labels[key]), &room)
 		switch {
 		case errors.Is(err, distribution.ErrManifestUnknown): // another repository's
 			continue
@@ -126,13 +127,22 @@ func (s *Store) Referrers(ctx context.Context, repo distribution.Repository, sub
 		}
 		found = append(found, d)
 	}
-	slices.SortFunc(found, func(a, b ocispec.Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
 	return found, nil
 }
 
+const (
+	// maxReferrerAnnotations bounds the annotations of a list of referrers, in
+	// bytes of JSON: a referrer may consist of little else, and clients read no
+	// list that is much larger.
+	maxReferrerAnnotations = 1 << 20
+	// maxArtifactType is how long a media type may be (RFC 6838), in bytes.
+	maxArtifactType = 255
+)
+
 // describe returns the descriptor of a referrer as the specification has it in
-// the list of those, section "Listing Referrers".
-func (s *Store) describe(ctx context.Context, repo distribution.Repository, dgst digest.Digest) (ocispec.Descriptor, error) {
+// the list of those, section "Listing Referrers". Artifact type and annotations
+// are left out where they are malformed, or larger than there is room for.
+func (s *Store) describe(ctx context.Context, repo distribution.Repository, dgst digest.Digest, room *int) (ocispec.Descriptor, error) {
 	opened, err := s.Manifest(ctx, repo, dgst)
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -140,22 +150,29 @@ func (s *Store) describe(ctx context.Context, repo distribution.Repository, dgst
 	defer opened.Close()
 	d := opened.Descriptor()
 	var manifest struct {
-		ArtifactType string              `json:"artifactType"`
-		Config       *ocispec.Descriptor `json:"config"`
-		Annotations  map[string]string   `json:"annotations"`
+		ArtifactType json.RawMessage `json:"artifactType"`
+		Config       child           `json:"config"`
+		Annotations  json.RawMessage `json:"annotations"`
 	}
 	if err := json.NewDecoder(io.NewSectionReader(opened, 0, d.Size)).Decode(&manifest); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("reading %s: %w", dgst, err)
 	}
-	d.ArtifactType, d.Annotations = manifest.ArtifactType, manifest.Annotations
-	if d.ArtifactType == "" && manifest.Config != nil {
+	if json.Unmarshal(manifest.ArtifactType, &d.ArtifactType) != nil || d.ArtifactType == "" {
 		d.ArtifactType = manifest.Config.MediaType
+	}
+	if len(d.ArtifactType) > maxArtifactType {
+		d.ArtifactType = ""
+	}
+	var annotations map[string]string
+	if len(manifest.Annotations) <= *room && json.Unmarshal(manifest.Annotations, &annotations) == nil {
+		*room -= len(manifest.Annotations)
+		d.Annotations = annotations
 	}
 	return d, nil
 }
 
 func (s *Store) open(ctx context.Context, repo distribution.Repository, dgst digest.Digest) (*openContent, error) {
-	ctx, err := namespaced(ctx, repo)
+	ctx, err := s.namespaced(ctx, repo)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func sample(t *testing.T, seed string) (all []item, root item) {
 
 func openStore(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := OpenStore(t.Context(), dir, 0)
+	s, err := OpenStore(t.Context(), StoreConfig{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

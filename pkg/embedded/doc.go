@@ -16,6 +16,7 @@
 //     it names, as labels that the garbage collector follows.
 //   - A tag is an image record NAME:TAG, and so a root of the collector.
 //   - What an import has brought so far is held by a lease that expires.
+//   - A namespace that the cluster has no more has a label that says since when.
 //
 // Invariants:
 //   - Content is in the store under a digest only after its bytes were hashed

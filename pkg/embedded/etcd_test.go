@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // startEtcd starts an etcd that the test closes by itself or at its end.
@@ -149,7 +150,7 @@ func TestEtcdReportsDamage(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
+			dir := tempDir(t)
 			startEtcd(t, EtcdConfig{Dir: dir}).Close()
 			tt.damage(t, dir)
 			e, err := StartEtcd(t.Context(), EtcdConfig{Dir: dir})
@@ -168,6 +169,24 @@ func TestEtcdReportsDamage(t *testing.T) {
 			_ = lock.Close()
 		})
 	}
+}
+
+// tempDir is t.TempDir for an etcd that fails to start: it leaves a goroutine behind that prepares a file of its log.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "etcd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := wait.PollUntilContextTimeout(context.Background(), 10*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+			return os.RemoveAll(dir) == nil, nil
+		})
+		if err != nil {
+			t.Errorf("%s cannot be removed", dir)
+		}
+	})
+	return dir
 }
 
 func overwrite(t *testing.T, name, content string) {

@@ -4,13 +4,12 @@
 package embedded
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -45,8 +44,8 @@ const maxManifestSize = 32 << 20
 // Containerd allows no two separators in a row, Kubernetes does; as neither
 // Kubernetes nor the registry endpoint has upper case, 'D' can stand for the
 // dash, and no two names meet.
-func containerdNamespace(namespace string) string {
-	return strings.ReplaceAll(namespace, "-", "D")
+func containerdNamespace(_ context.Context, namespace string) (string, error) {
+	return strings.ReplaceAll(namespace, "-", "D"), nil
 }
 
 func repositoryLabel(name string) string { return repositoryLabelPrefix + name }
@@ -63,10 +62,8 @@ func isManifest(mediaType string) bool {
 
 // manifestLabels returns the labels that a manifest carries wherever it is
 // held: its media type, and a reference for each thing that it names.
-func manifestLabels(ctx context.Context, desc ocispec.Descriptor, manifest []byte) (map[string]string, error) {
-	// Only these fields: a descriptor may carry the bytes of something else.
-	bare := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
-	children, err := images.Children(ctx, bytesProvider(manifest), bare)
+func manifestLabels(desc ocispec.Descriptor, manifest []byte) (map[string]string, error) {
+	children, err := childrenOf(desc.MediaType, manifest)
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading manifest %s: %w", errdefs.ErrInvalidArgument, desc.Digest, err)
 	}
@@ -87,25 +84,50 @@ func manifestLabels(ctx context.Context, desc ocispec.Descriptor, manifest []byt
 	return labels, nil
 }
 
+// child is what counts of a descriptor here. The rest, such as annotations and
+// URLs, would take many times the space in memory that it has in JSON.
+type child struct {
+	MediaType string        `json:"mediaType"`
+	Digest    digest.Digest `json:"digest"`
+}
+
+// childrenOf returns what a manifest of a media type names, in order, the config
+// first. It refuses what reads as both an image and an index.
+func childrenOf(mediaType string, manifest []byte) ([]child, error) {
+	var document struct {
+		MediaType string          `json:"mediaType"`
+		Config    *child          `json:"config"`
+		Layers    []child         `json:"layers"`
+		Manifests []child         `json:"manifests"`
+		FSLayers  json.RawMessage `json:"fsLayers"`
+	}
+	if err := json.Unmarshal(manifest, &document); err != nil {
+		return nil, err
+	}
+	isIndex := images.IsIndexType(mediaType)
+	switch {
+	case document.FSLayers != nil:
+		return nil, errors.New("it is of schema 1")
+	case isIndex && (document.Config != nil || document.Layers != nil || images.IsManifestType(document.MediaType)):
+		return nil, errors.New("an index with the content of an image")
+	case !isIndex && (document.Manifests != nil || images.IsIndexType(document.MediaType)):
+		return nil, errors.New("an image with the content of an index")
+	case isIndex:
+		return document.Manifests, nil
+	case document.Config == nil:
+		document.Config = &child{}
+	}
+	return append([]child{*document.Config}, document.Layers...), nil
+}
+
 // subjectOf returns the digest of what a manifest refers to, if it is one that
 // can be there.
 func subjectOf(manifest []byte) digest.Digest {
 	var document struct {
-		Subject *ocispec.Descriptor `json:"subject"`
+		Subject child `json:"subject"`
 	}
-	if json.Unmarshal(manifest, &document) != nil || document.Subject == nil || document.Subject.Digest.Validate() != nil {
+	if json.Unmarshal(manifest, &document) != nil || document.Subject.Digest.Validate() != nil {
 		return ""
 	}
 	return document.Subject.Digest
 }
-
-// bytesProvider is a content.Provider of one content, already in memory.
-type bytesProvider []byte
-
-func (p bytesProvider) ReaderAt(context.Context, ocispec.Descriptor) (content.ReaderAt, error) {
-	return bytesReaderAt{bytes.NewReader(p)}, nil
-}
-
-type bytesReaderAt struct{ *bytes.Reader }
-
-func (bytesReaderAt) Close() error { return nil }

@@ -46,17 +46,21 @@ type Repository struct {
 }
 
 // namespaced returns ctx for calls to containerd in the namespace of repo.
-func namespaced(ctx context.Context, repo distribution.Repository) (context.Context, error) {
+func (s *Store) namespaced(ctx context.Context, repo distribution.Repository) (context.Context, error) {
 	if err := repo.Validate(); err != nil {
 		return nil, err
 	}
-	return namespaces.WithNamespace(ctx, containerdNamespace(repo.Namespace)), nil
+	id, err := s.namespaceID(ctx, repo.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	return namespaces.WithNamespace(ctx, id), nil
 }
 
 // leased returns ctx for calls to containerd whose content is to be held, and
 // the lease that holds it.
 func (r *Repository) leased(ctx context.Context) (context.Context, leases.Lease, error) {
-	ctx, err := namespaced(ctx, r.name)
+	ctx, err := r.store.namespaced(ctx, r.name)
 	if err != nil {
 		return nil, leases.Lease{}, err
 	}
@@ -75,7 +79,7 @@ func (r *Repository) leased(ctx context.Context) (context.Context, leases.Lease,
 // another repository of the same namespace where that is possible. Content
 // whose file is gone or damaged is not held.
 func (r *Repository) Mount(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
-	plain, err := namespaced(ctx, r.name)
+	plain, err := r.store.namespaced(ctx, r.name)
 	if err != nil {
 		return false, err
 	}
@@ -148,7 +152,7 @@ func (r *Repository) push(ctx context.Context, desc ocispec.Descriptor, reader i
 		if err != nil {
 			return err
 		}
-		more, err := manifestLabels(ctx, desc, manifest)
+		more, err := manifestLabels(desc, manifest)
 		if err != nil {
 			return err
 		}
@@ -156,18 +160,22 @@ func (r *Repository) push(ctx context.Context, desc ocispec.Descriptor, reader i
 		subject = subjectOf(manifest)
 		reader = bytes.NewReader(manifest)
 	}
+	// This comes first: an import that is cut off in between sends the referrer
+	// again, and would not miss the label of what it finds.
+	if subject != "" {
+		if err := r.refer(ctx, desc.Digest, subject); err != nil {
+			return err
+		}
+	}
 	if err := r.store.write(ctx, desc, reader, labels); err != nil {
 		return err
 	}
 	// What was there already keeps its labels, and gets these.
-	if err := r.store.label(ctx, desc.Digest, labels); err != nil || subject == "" {
-		return err
-	}
-	return r.refer(ctx, desc.Digest, subject)
+	return r.store.label(ctx, desc.Digest, labels)
 }
 
-// refer lets a manifest be found by its subject, and be held by it, where the
-// repository has that.
+// refer lets a manifest, which need not be there yet, be found by its subject, and
+// be held by it, where the repository has that.
 func (r *Repository) refer(ctx context.Context, referrer, subject digest.Digest) error {
 	if _, err := r.store.held(ctx, r.name, subject); errdefs.IsNotFound(err) {
 		return nil
@@ -269,7 +277,7 @@ func (s *Store) label(ctx context.Context, dgst digest.Digest, labels map[string
 // Complete reports whether root and everything below it can be read from this
 // repository. It looks at every file, and reads none.
 func (r *Repository) Complete(ctx context.Context, root digest.Digest) (bool, error) {
-	ctx, err := namespaced(ctx, r.name)
+	ctx, err := r.store.namespaced(ctx, r.name)
 	if err != nil {
 		return false, err
 	}
@@ -321,7 +329,7 @@ func (s *Store) held(ctx context.Context, repo distribution.Repository, dgst dig
 // protection of what was pushed and mounted through r. It fails with
 // errdefs.ErrFailedPrecondition unless everything below the manifests is there.
 func (r *Repository) Commit(ctx context.Context, tags map[string]digest.Digest) error {
-	inside, err := namespaced(ctx, r.name)
+	inside, err := r.store.namespaced(ctx, r.name)
 	if err != nil {
 		return err
 	}
@@ -361,9 +369,13 @@ func (r *Repository) Commit(ctx context.Context, tags map[string]digest.Digest) 
 	return nil
 }
 
-// Untag removes tags, those that are there.
+// Untag removes tags, those that are there. In a namespace that is gone there are
+// none.
 func (r *Repository) Untag(ctx context.Context, tags ...string) error {
-	ctx, err := namespaced(ctx, r.name)
+	ctx, err := r.store.namespaced(ctx, r.name)
+	if errors.Is(err, distribution.ErrNameUnknown) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

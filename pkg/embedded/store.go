@@ -38,25 +38,49 @@ const (
 // Store is an image store in a directory. All of its methods may be called
 // concurrently.
 type Store struct {
+	config  StoreConfig
 	dir     string
 	reserve int64 // bytes of the disk that are not used
+	// namespaceID returns containerd's namespace for one of Kubernetes.
+	namespaceID func(ctx context.Context, namespace string) (string, error)
+
 	db      *metadata.DB
 	files   fileStore
 	content content.Store
 	images  images.Store
 	leases  leases.Manager
 
-	// leaseDuration is defaultLeaseDuration except in tests.
+	// leaseDuration is defaultLeaseDuration, and now time.Now, except in tests.
 	leaseDuration time.Duration
+	now           func() time.Time
 }
 
-// OpenStore opens the store in dir, which is created (0700) when absent. Writes
-// that an earlier process left unfinished are dropped. The caller closes the
-// store. Reserve is how many bytes of the disk it leaves free: content that would
-// need them is refused with an error that wraps syscall.ENOSPC.
+// StoreConfig says how a store is opened.
+type StoreConfig struct {
+	// Dir is where it lies; it is created (0700) when absent.
+	Dir string
+	// Reserve is how many bytes of the disk the store leaves free: content that
+	// would need them is refused with an error that wraps syscall.ENOSPC.
+	Reserve int64
+	// NamespaceUID returns the UID of a Kubernetes namespace, under which its
+	// content is kept, so that one that is made again starts empty. An error for
+	// which there is no such namespace wraps distribution.ErrNameUnknown. Nil where
+	// namespaces are mere names.
+	NamespaceUID func(ctx context.Context, namespace string) (string, error)
+	// Namespaces returns the UIDs of all namespaces that there are, or an error where
+	// it does not know for sure. What lies in others is collected once they have been
+	// missed for NamespaceDelay. Nil where namespaces are mere names, which are never
+	// gone.
+	Namespaces     func(ctx context.Context) ([]string, error)
+	NamespaceDelay time.Duration
+}
+
+// OpenStore opens a store. Writes that an earlier process left unfinished are
+// dropped. The caller closes the store.
 //
 // It fails within about a second when another process has the store open.
-func OpenStore(ctx context.Context, dir string, reserve int64) (*Store, error) {
+func OpenStore(ctx context.Context, config StoreConfig) (*Store, error) {
+	dir := config.Dir
 	if err := privateDir(dir); err != nil {
 		return nil, fmt.Errorf("creating the image store: %w", err)
 	}
@@ -74,7 +98,7 @@ func OpenStore(ctx context.Context, dir string, reserve int64) (*Store, error) {
 	case err != nil:
 		return nil, fmt.Errorf("opening the image store in %s: %w", dir, err)
 	}
-	store, err := newStore(ctx, dir, reserve, bdb)
+	store, err := newStore(ctx, config, bdb)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the image store in %s: %w", dir, err), bdb.Close())
 	}
@@ -82,8 +106,8 @@ func OpenStore(ctx context.Context, dir string, reserve int64) (*Store, error) {
 }
 
 // newStore builds the store over its database, which it alone has open.
-func newStore(ctx context.Context, dir string, reserve int64, bdb *bolt.DB) (*Store, error) {
-	root := filepath.Join(dir, "content")
+func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, error) {
+	root := filepath.Join(config.Dir, "content")
 	// No writer outlives its process, and a write that was cut short can be
 	// such that containerd cannot even list it.
 	if err := os.RemoveAll(filepath.Join(root, "ingest")); err != nil {
@@ -102,15 +126,22 @@ func newStore(ctx context.Context, dir string, reserve int64, bdb *bolt.DB) (*St
 	if err := db.Init(ctx); err != nil {
 		return nil, err
 	}
+	namespaceID := config.NamespaceUID
+	if namespaceID == nil {
+		namespaceID = containerdNamespace
+	}
 	return &Store{
-		dir:           dir,
-		reserve:       reserve,
+		config:        config,
+		dir:           config.Dir,
+		reserve:       config.Reserve,
+		namespaceID:   namespaceID,
 		db:            db,
 		files:         files,
 		content:       db.ContentStore(),
 		images:        metadata.NewImageStore(db),
 		leases:        metadata.NewLeaseManager(db),
 		leaseDuration: defaultLeaseDuration,
+		now:           time.Now,
 	}, nil
 }
 
@@ -118,15 +149,20 @@ func newStore(ctx context.Context, dir string, reserve int64, bdb *bolt.DB) (*St
 // readable.
 func (s *Store) Close() error { return s.db.Close() }
 
-// Collect removes what no tag and no lease holds. Reads go on meanwhile, writes
-// of metadata wait for it.
+// Collect removes what no tag and no lease holds, and what namespaces had that are
+// gone. Reads go on meanwhile, writes of metadata wait for it. That it is not
+// known which namespaces there are holds nothing else up.
 func (s *Store) Collect(ctx context.Context) error {
+	dropped, err := s.dropGoneNamespaces(ctx)
+	if err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, "What gone namespaces had stays in the image store for now")
+	}
 	stats, err := s.db.GarbageCollect(ctx)
 	if err != nil {
 		return fmt.Errorf("collecting garbage in the image store: %w", err)
 	}
 	klog.FromContext(ctx).V(2).Info("Collected garbage in the image store", "duration", stats.Elapsed())
-	return nil
+	return s.forgetNamespaces(ctx, dropped)
 }
 
 // Repository returns the repository name of a namespace, for one import: what

@@ -5,11 +5,14 @@ package embedded
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -198,7 +201,7 @@ func TestStoreRestart(t *testing.T) {
 	repo := s.Repository("ns", "app")
 	push(t, repo, items...)
 	commit(t, repo, root, "latest")
-	if _, err := OpenStore(t.Context(), dir, 0); !errors.Is(err, bolterrors.ErrTimeout) {
+	if _, err := OpenStore(t.Context(), StoreConfig{Dir: dir}); !errors.Is(err, bolterrors.ErrTimeout) {
 		t.Errorf("second open: got %v, want %v", err, bolterrors.ErrTimeout)
 	}
 	if err := s.Close(); err != nil {
@@ -321,10 +324,107 @@ func TestReferrers(t *testing.T) {
 	}
 }
 
+// TestListOfReferrersIsBounded: whatever referrers hold, the list of them is there, and not as large as they are together.
+func TestListOfReferrersIsBounded(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	app := s.Repository("ns", "app")
+	config := layer("{}")
+	root := image(t, config)
+	push(t, app, config, root)
+	refer := func(fields string) item {
+		referrer := newItem(ocispec.MediaTypeImageManifest, digest.SHA256,
+			fmt.Appendf(nil, `{"schemaVersion":2,%s,"config":{"mediaType":"a/b","digest":%q,"size":2},"subject":{"digest":%q}}`,
+				fields, config.desc.Digest, root.desc.Digest))
+		push(t, app, referrer)
+		return referrer
+	}
+	long := strings.Repeat("x", maxReferrerAnnotations/3)
+	want := map[digest.Digest]ocispec.Descriptor{}
+	for fields, artifactType := range map[string]string{
+		`"annotations":{"n":5}`: "a/b", `"annotations":["x"]`: "a/b", `"artifactType":5`: "a/b", fmt.Sprintf(`"artifactType":%q`, long): "",
+	} {
+		d := refer(fields).desc
+		d.ArtifactType = artifactType
+		want[d.Digest] = d
+	}
+	for n := range 5 {
+		refer(fmt.Sprintf(`"annotations":{"n":"%d%s"}`, n, long))
+	}
+	commit(t, app, root, "latest")
+
+	got, err := s.Referrers(t.Context(), distribution.Repository{Namespace: "ns", Name: "app"}, root.desc.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	annotated := 0
+	for _, d := range got {
+		if d.Annotations != nil {
+			annotated++
+		}
+		if want, ok := want[d.Digest]; ok {
+			if diff := cmp.Diff(want, d); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		}
+	}
+	if len(got) != len(want)+5 || annotated != 2 {
+		t.Errorf("got %d referrers, %d with annotations; want %d, 2 with them", len(got), annotated, len(want)+5)
+	}
+}
+
+// TestReferrerCutOff: a referrer that is there is in the list, wherever its push is cut off.
+func TestReferrerCutOff(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	app := s.Repository("ns", "app")
+	config := layer("{}")
+	root := image(t, config)
+	referrer := marshal(t, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: config.desc, Subject: &root.desc,
+	})
+	push(t, app, config, root)
+	commit(t, app, root, "latest")
+	listed := func() int {
+		t.Helper()
+		found, err := s.Referrers(t.Context(), distribution.Repository{Namespace: "ns", Name: "app"}, root.desc.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+
+	s.reserve = 1 << 60
+	if err := app.Push(t.Context(), referrer.desc, bytes.NewReader(referrer.data)); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("Push: %v, want no space", err)
+	}
+	collect(t, s)
+	if n := listed(); n != 0 || !complete(t, app, root) {
+		t.Errorf("%d referrers are listed, of which none is there; the image is complete: %t", n, complete(t, app, root))
+	}
+	// What is cut off after the content was written leaves just that.
+	s.reserve = 0
+	inside, err := s.namespaced(t.Context(), app.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels, err := manifestLabels(referrer.desc, referrer.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels[repositoryLabel("app")] = "true"
+	if err := s.write(inside, referrer.desc, bytes.NewReader(referrer.data), labels); err != nil {
+		t.Fatal(err)
+	}
+	if n := listed(); n != 1 {
+		t.Errorf("%d referrers are listed, want the one that is there", n)
+	}
+}
+
 // TestReserve: what would leave less space on the disk than the reserve is refused, before and while it is written.
 func TestReserve(t *testing.T) {
 	t.Parallel()
-	s, err := OpenStore(t.Context(), t.TempDir(), 1<<60)
+	s, err := OpenStore(t.Context(), StoreConfig{Dir: t.TempDir(), Reserve: 1 << 60})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,5 +458,39 @@ func TestUntag(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"kept"}, got); diff != "" {
 		t.Errorf("tags (-want +got):\n%s", diff)
+	}
+}
+
+// TestNamespaceMadeAgain: a namespace of the same name and another UID has nothing of the one before.
+func TestNamespaceMadeAgain(t *testing.T) {
+	t.Parallel()
+	uid := "6f1c2d3e-0000-4000-8000-000000000001"
+	s, err := OpenStore(t.Context(), StoreConfig{Dir: t.TempDir(), NamespaceUID: func(_ context.Context, namespace string) (string, error) {
+		if namespace != "ns" {
+			return "", fmt.Errorf("namespace %s: %w", namespace, distribution.ErrNameUnknown)
+		}
+		return uid, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	all, root := sample(t, "again")
+	repo := s.Repository("ns", "app")
+	push(t, repo, all...)
+	commit(t, repo, root, "latest")
+	name := distribution.Repository{Namespace: "ns", Name: "app"}
+	if _, err := s.Resolve(t.Context(), name, "latest"); err != nil {
+		t.Fatal(err)
+	}
+	uid = "6f1c2d3e-0000-4000-8000-000000000002"
+	if _, err := s.Resolve(t.Context(), name, "latest"); !errors.Is(err, distribution.ErrNameUnknown) {
+		t.Errorf("resolved in the namespace that was made again: %v", err)
+	}
+	if complete, err := s.Repository("ns", "app").Complete(t.Context(), root.desc.Digest); complete || err != nil {
+		t.Errorf("complete in the namespace that was made again: %t, %v", complete, err)
+	}
+	if _, err := s.Resolve(t.Context(), distribution.Repository{Namespace: "none", Name: "app"}, "latest"); !errors.Is(err, distribution.ErrNameUnknown) {
+		t.Errorf("resolved in a namespace that is not there: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,12 +19,12 @@ import (
 )
 
 var (
-	alice = auth.Credential{Username: "alice", Password: "pa55"}
-	bob   = auth.Credential{Username: "bob", Password: "w0rd"}
+	alice = Credential{Username: "alice", Password: "pa55"}
+	bob   = Credential{Username: "bob", Password: "w0rd"}
 )
 
 // basic lets one user through.
-func basic(h http.Handler, user auth.Credential) http.Handler {
+func basic(h http.Handler, user Credential) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if name, password, _ := r.BasicAuth(); name != user.Username || password != user.Password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
@@ -45,7 +46,7 @@ func challenging(h http.Handler, challenge string) http.Handler {
 // bearer lets those through who have a token of /token at realm, or at the same
 // server where realm is "". The token service knows one user, by password or by
 // an identity token equal to it; the zero user means anybody.
-func bearer(h http.Handler, realm string, user auth.Credential) http.Handler {
+func bearer(h http.Handler, realm string, user Credential) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
 		name, password, _ := r.BasicAuth()
@@ -98,18 +99,18 @@ func TestWarmResolve(t *testing.T) {
 	tests := []struct {
 		name        string
 		handler     http.Handler
-		credentials []auth.Credential
+		credentials []Credential
 		first       int
 	}{
 		{name: "anonymous", handler: registry, first: 1},
-		{name: "Basic", handler: basic(registry, alice), credentials: []auth.Credential{alice}, first: 2},
-		{name: "Bearer", handler: bearer(registry, "", alice), credentials: []auth.Credential{alice}, first: 3},
-		{name: "anonymous Bearer", handler: bearer(registry, "", auth.EmptyCredential), first: 3},
-		{name: "anonymous Bearer offered after Basic", handler: challenging(bearer(registry, "", auth.EmptyCredential), `Basic realm="registry"`), first: 3},
-		{name: "identity token", handler: bearer(registry, "", alice), credentials: []auth.Credential{{RefreshToken: alice.Password}}, first: 3},
-		{name: "token service that knows POST alone", handler: postOnly(bearer(registry, "", alice)), credentials: []auth.Credential{alice}, first: 5},
-		{name: "second credential", handler: basic(registry, alice), credentials: []auth.Credential{bob, alice}, first: 4},
-		{name: "anonymous after one that is refused", handler: bearer(registry, "", auth.EmptyCredential), credentials: []auth.Credential{bob}, first: 5},
+		{name: "Basic", handler: basic(registry, alice), credentials: []Credential{alice}, first: 2},
+		{name: "Bearer", handler: bearer(registry, "", alice), credentials: []Credential{alice}, first: 3},
+		{name: "anonymous Bearer", handler: bearer(registry, "", Credential{}), first: 3},
+		{name: "anonymous Bearer offered after Basic", handler: challenging(bearer(registry, "", Credential{}), `Basic realm="registry"`), first: 3},
+		{name: "identity token", handler: bearer(registry, "", alice), credentials: []Credential{{RefreshToken: alice.Password}}, first: 3},
+		{name: "token service that knows POST alone", handler: postOnly(bearer(registry, "", alice)), credentials: []Credential{alice}, first: 5},
+		{name: "second credential", handler: basic(registry, alice), credentials: []Credential{bob, alice}, first: 4},
+		{name: "anonymous after one that is refused", handler: bearer(registry, "", Credential{}), credentials: []Credential{bob}, first: 5},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -135,6 +136,40 @@ func TestWarmResolve(t *testing.T) {
 				t.Errorf("requests of the first and of 100 more (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestTokenServiceThatChanges: what a token service did not offer at one time it is asked for again.
+func TestTokenServiceThatChanges(t *testing.T) {
+	t.Parallel()
+	registry, img := newRegistry(), newImage(t, "amd64")
+	var refused []string // methods
+	protected := bearer(registry, "", alice)
+	up := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" && slices.Contains(refused, r.Method) {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		protected.ServeHTTP(w, r)
+	}))
+	i := newImporter(t)
+	for n, step := range []struct {
+		refused []string
+		fails   bool
+	}{
+		{refused: []string{http.MethodGet, http.MethodPost}, fails: true},
+		{refused: []string{http.MethodPost}},
+		{refused: []string{http.MethodGet}},
+		{refused: []string{http.MethodPost}, fails: true},
+		{refused: []string{http.MethodPost}},
+	} {
+		refused = step.refused
+		repository := "app" + strconv.Itoa(n) // whose token is another one
+		put(t, registry, repository, "v1", img.manifest.MediaType, img.raw, img.blobs...)
+		_, err := i.Resolve(t.Context(), source(up.reference(t, repository+":v1"), alice), "")
+		if (err != nil) != step.fails {
+			t.Errorf("step %d, %v refused: %v", n, step.refused, err)
+		}
 	}
 }
 
@@ -207,7 +242,7 @@ func TestCredentialFailures(t *testing.T) {
 // failing is a Keychain that cannot be read.
 type failing struct{ err error }
 
-func (f failing) Credentials(context.Context, Reference) ([]auth.Credential, error) {
+func (f failing) Credentials(context.Context, Reference) ([]Credential, error) {
 	return nil, f.err
 }
 
@@ -304,5 +339,27 @@ func TestBoundedCache(t *testing.T) {
 	last, err := cache.GetToken(t.Context(), "h", auth.SchemeBearer, strconv.Itoa(keptTokens))
 	if first == nil || err != nil || last != strconv.Itoa(keptTokens) {
 		t.Errorf("the first token: %v, the last: %q, %v", first, last, err)
+	}
+}
+
+// TestLongTokens: nor do long ones, whose scopes may be as long.
+func TestLongTokens(t *testing.T) {
+	t.Parallel()
+	cache := &boundedCache{Cache: auth.NewCache()}
+	long := strings.Repeat("x", keptTokenBytes/4)
+	for n := range 100 {
+		key := strconv.Itoa(n)
+		if _, err := cache.Set(t.Context(), "h", auth.SchemeBearer, long+key, func(context.Context) (string, error) { return long, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := 0
+	for n := range 100 {
+		if _, err := cache.GetToken(t.Context(), "h", auth.SchemeBearer, long+strconv.Itoa(n)); err == nil {
+			kept++
+		}
+	}
+	if kept > 2 {
+		t.Errorf("%d tokens of %d bytes are kept", kept, 2*len(long))
 	}
 }

@@ -83,9 +83,11 @@ func tlsFailure(err error, host string) *Error {
 	var alert *net.OpError
 	switch {
 	case speaksPlainHTTP(err):
-		return failure(TLS, err, "%s does not speak TLS; if plain HTTP is meant, set insecure: true", host)
+		return failure(TLS, err, "%s does not speak TLS; if plain HTTP is meant, set insecure: true", host).
+			whereRefused("%s does not speak TLS, and insecure sources are not allowed here; ask the administrator", host)
 	case errors.As(err, &authority):
-		return failure(TLS, err, "the certificate of %s is signed by an unknown authority; have the administrator add its CA, or set insecure: true", host)
+		return failure(TLS, err, "the certificate of %s is signed by an unknown authority; have the administrator add its CA, or set insecure: true", host).
+			whereRefused("the certificate of %s is signed by an unknown authority; have the administrator add its CA", host)
 	case errors.As(err, &name):
 		return failure(TLS, err, "the certificate of %s is for another name; use the name it was issued for", host)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -125,11 +127,14 @@ func isHost(host string) bool {
 
 var hostRegexp = regexp.MustCompile(`^[a-zA-Z0-9._:\[\]-]{1,261}$`)
 
-// tokenRefused is the answer of a token service that gave no token.
+// tokenRefused is the answer of a token service that gave no token. That a refresh
+// token is not valid is said by status 400 (RFC 6749, section 5.2), and that there
+// are none by 404 or 405.
 func tokenRefused(err error, answer *errcode.ErrorResponse) *Error {
 	host := answer.URL.Host
-	switch answer.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden:
+	switch code := answer.StatusCode; {
+	case code == http.StatusUnauthorized, code == http.StatusForbidden,
+		answer.Method == http.MethodPost && slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed}, code):
 		return failure(Unauthorized, err, "the token service %s refused access (%d); check the credentials", host, answer.StatusCode).wantsCredentials()
 	default:
 		return failure(Unavailable, err, "the token service %s answered %d", host, answer.StatusCode)
@@ -138,9 +143,10 @@ func tokenRefused(err error, answer *errcode.ErrorResponse) *Error {
 
 // asked is what a request was for.
 type asked struct {
-	what       string // in words
-	whenAbsent string // what to do when that is not found
-	known      bool   // it was sent with credentials
+	what        string // in words
+	whenAbsent  string // what to do when that is not found
+	whenRefused string // what to do when access is refused; empty: that depends on known
+	known       bool   // it was sent with credentials
 }
 
 // status turns an answer other than 200 into an error, and closes it.
@@ -155,9 +161,13 @@ func status(resp *http.Response, asked asked, now time.Time) *Error {
 	what := asked.what
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		remedy := "it does not exist or needs credentials that may read it"
-		if asked.known {
+		remedy := asked.whenRefused
+		switch {
+		case remedy != "":
+		case asked.known:
 			remedy = "the credentials for it are wrong, or may not read it"
+		default:
+			remedy = "it does not exist or needs credentials that may read it"
 		}
 		return failure(Unauthorized, answered, "%s: %s refused access (%s); %s", what, host, code, remedy).wantsCredentials()
 	case http.StatusNotFound, http.StatusGone:

@@ -13,8 +13,9 @@
 //   - A digest is believed only when it is the one already known, or when its
 //     bytes were hashed here.
 //   - No bytes are changed and no platform is chosen: an index stays an index.
-//   - Credentials travel only over verified TLS or to loopback, and never to
-//     another host or port than the one that asked for them.
+//   - Credentials travel only over verified TLS or to loopback, unless their owner
+//     says otherwise (Credential.InsecureTransport), and never to another host or
+//     port than the one that asked for them.
 //   - Every failure is an *Error with a Kind. Its text names hosts, status codes
 //     and codes of the OCI distribution specification, never what a host wrote.
 //   - A registry that asked for a pause is not asked before it is over, by

@@ -68,12 +68,18 @@ type Error struct {
 	// RetryAfter is how long the source asked to wait, at most an hour; zero
 	// where it did not say.
 	RetryAfter time.Duration
+	// Paused: nothing was asked, for the source wants to be left alone since an
+	// earlier request, for another RetryAfter.
+	Paused bool
 	// Err says what happened.
 	Err error
 
 	// credentials: others than were tried may help, so that the text says where
 	// they are kept.
 	credentials bool
+	// secure is the text where insecure sources are refused, so that it does not
+	// advise them; empty where the text never does.
+	secure string
 }
 
 func (e *Error) Error() string {
@@ -127,6 +133,12 @@ type cause struct {
 func (c *cause) Error() string { return c.text }
 func (c *cause) Unwrap() error { return c.err }
 
+// NewError makes an Error without a reference, of a text of one's own beside the
+// cause, which may be nil and which the text is not to quote.
+func NewError(kind Kind, err error, format string, args ...any) *Error {
+	return failure(kind, err, format, args...)
+}
+
 // failure makes an Error without a reference; the exported methods add it.
 func failure(kind Kind, err error, format string, args ...any) *Error {
 	return &Error{Kind: kind, Err: &cause{text: strings.Map(printable, fmt.Sprintf(format, args...)), err: err}}
@@ -147,6 +159,12 @@ func (e *Error) wantsCredentials() *Error {
 	return e
 }
 
+// whereRefused says what the text is where insecure sources are refused.
+func (e *Error) whereRefused(format string, args ...any) *Error {
+	e.secure = strings.Map(printable, fmt.Sprintf(format, args...))
+	return e
+}
+
 // about completes err, which may be nil, with the reference that it concerns and
 // with where credentials for it are kept.
 func (i *Importer) about(ref Reference, err error) error {
@@ -160,6 +178,9 @@ func (i *Importer) about(ref Reference, err error) error {
 	if e.credentials && i.options.CredentialsPlace != "" {
 		e.Err = &cause{text: fmt.Sprintf("%s (they are kept in %s)", e.Err, i.options.CredentialsPlace), err: e.Err}
 		e.credentials = false
+	}
+	if e.secure != "" && i.options.RefuseInsecure {
+		e.Err = &cause{text: e.secure, err: e.Err}
 	}
 	return &e
 }

@@ -21,7 +21,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
 // wantLine holds what is true of the text of every error: it goes into statuses,
@@ -64,10 +63,10 @@ func FuzzParseReference(f *testing.F) {
 		if host, err := CanonicalHost(r.Host()); err != nil || host != r.Host() {
 			t.Errorf("the host of %v becomes %q, %v", r, host, err)
 		}
-		address := "https://" + r.endpoint() + "/v2/" + r.Repository() + "/manifests/" + r.object()
+		address := "https://" + r.Endpoint() + "/v2/" + r.Repository() + "/manifests/" + r.object()
 		u, err := url.Parse(address)
-		if err != nil || u.Host != r.endpoint() || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
-			u.Path != strings.TrimPrefix(address, "https://"+r.endpoint()) || u.JoinPath().Path != u.Path {
+		if err != nil || u.Host != r.Endpoint() || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+			u.Path != strings.TrimPrefix(address, "https://"+r.Endpoint()) || u.JoinPath().Path != u.Path {
 			t.Errorf("%v leads to %v, %v", r, u, err)
 		}
 	})
@@ -166,7 +165,7 @@ func FuzzChallenge(f *testing.F) {
 	f.Fuzz(func(t *testing.T, challenge string) {
 		challenges = strings.Split(challenge, "\n")
 		header := http.Header{"Www-Authenticate": slices.Clone(challenges)}
-		sortChallenges(header)
+		SortChallenges(header)
 		before, after := slices.Sorted(slices.Values(challenges)), slices.Sorted(slices.Values(header["Www-Authenticate"]))
 		if !slices.Equal(before, after) {
 			t.Errorf("%q became %q", before, after)
@@ -175,7 +174,7 @@ func FuzzChallenge(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		src := source(ref, auth.Credential{Username: "alice", Password: "SECRET"}, auth.Credential{RefreshToken: "SECRET"})
+		src := source(ref, Credential{Username: "alice", Password: "SECRET"}, Credential{RefreshToken: "SECRET"})
 		src.Insecure = true
 		calls++
 		src.Scope = strconv.Itoa(calls) // with neither tokens nor memories of earlier calls

@@ -11,11 +11,16 @@ import (
 	"syscall"
 )
 
-// guard decides which addresses a tenant's reference may lead to: it is asked
-// when a connection is made, after the name was resolved, so that redirects,
-// token services and names that change their address meanwhile are seen too.
-type guard struct {
-	allowLoopback, refusePrivate bool
+// Guard decides which addresses what a tenant names may lead to: it is asked when
+// a connection is made, after the name was resolved, so that redirects, token
+// services and names that change their address meanwhile are seen too. Link-local,
+// multicast and metadata addresses are always refused. The zero value is the one
+// of Options.
+type Guard struct {
+	// AllowLoopback allows loopback addresses.
+	AllowLoopback bool
+	// RefusePrivate refuses private addresses (RFC 1918, RFC 6598, RFC 4193).
+	RefusePrivate bool
 }
 
 var (
@@ -29,9 +34,11 @@ var (
 	// sharedAddresses of RFC 6598 are private to a provider.
 	sharedAddresses = netip.MustParsePrefix("100.64.0.0/10")
 	// metadata services of clouds that lie outside the link-local range: of AWS
-	// by IPv6, of Alibaba and of Azure.
+	// by IPv6 and for Pods, of Google by IPv6, of Alibaba and of Azure.
 	metadata = []netip.Addr{
 		netip.MustParseAddr("fd00:ec2::254"),
+		netip.MustParseAddr("fd00:ec2::23"),
+		netip.MustParseAddr("fd20:ce::254"),
 		netip.MustParseAddr("100.100.100.200"),
 		netip.MustParseAddr("168.63.129.16"),
 	}
@@ -40,7 +47,7 @@ var (
 // check returns an *Error of Kind Blocked for an address that is refused. Its
 // text names the class and not the address: that of an internal name is not the
 // tenant's to learn.
-func (g guard) check(ip netip.Addr) error {
+func (g Guard) check(ip netip.Addr) error {
 	ip = ip.WithZone("").Unmap()
 	if nat64.Contains(ip) {
 		b := ip.As16()
@@ -55,7 +62,7 @@ func (g guard) check(ip netip.Addr) error {
 	}
 	switch {
 	case ip.IsLoopback(), ip.IsUnspecified(), thisNetwork.Contains(ip):
-		if !g.allowLoopback {
+		if !g.AllowLoopback {
 			return refuse("loopback")
 		}
 	case ip.IsLinkLocalUnicast():
@@ -64,14 +71,14 @@ func (g guard) check(ip netip.Addr) error {
 		return refuse("multicast")
 	case slices.Contains(metadata, ip):
 		return refuse("cloud metadata")
-	case g.refusePrivate && (ip.IsPrivate() || sharedAddresses.Contains(ip)):
+	case g.RefusePrivate && (ip.IsPrivate() || sharedAddresses.Contains(ip)):
 		return refuse("private")
 	}
 	return nil
 }
 
-// control is a net.Dialer.ControlContext.
-func (g guard) control(_ context.Context, _, address string, _ syscall.RawConn) error {
+// Control is a net.Dialer.ControlContext. A refusal is an *Error of Kind Blocked.
+func (g Guard) Control(_ context.Context, _, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return failure(Blocked, err, "the registry is not at an IP address")
@@ -79,10 +86,10 @@ func (g guard) control(_ context.Context, _, address string, _ syscall.RawConn) 
 	return g.check(to.Addr())
 }
 
-// name refuses a host that is, or resolves to, a refused address. It is for
+// Name refuses a host that is, or resolves to, a refused address. It is for
 // requests through a proxy, which connects in our place. A name that cannot be
-// resolved here is left to the proxy.
-func (g guard) name(ctx context.Context, host string) error {
+// resolved here is left to the proxy. A refusal is an *Error of Kind Blocked.
+func (g Guard) Name(ctx context.Context, host string) error {
 	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return ctx.Err()

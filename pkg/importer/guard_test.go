@@ -11,10 +11,10 @@ import (
 
 func TestGuard(t *testing.T) {
 	t.Parallel()
-	allowing, strict := guard{allowLoopback: true}, guard{refusePrivate: true}
+	allowing, strict := Guard{AllowLoopback: true}, Guard{RefusePrivate: true}
 	tests := []struct {
 		name, ip string
-		guard    guard
+		guard    Guard
 		want     string // class; "": allowed
 	}{
 		{name: "public", ip: "93.184.216.34"},
@@ -39,6 +39,8 @@ func TestGuard(t *testing.T) {
 		{name: "multicast", ip: "224.0.0.1", want: "multicast"},
 		{name: "multicast IPv6", ip: "ff05::1", want: "multicast"},
 		{name: "metadata of AWS", ip: "fd00:ec2::254", want: "cloud metadata"},
+		{name: "metadata of AWS for Pods", ip: "fd00:ec2::23", want: "cloud metadata"},
+		{name: "metadata of Google", ip: "fd20:ce::254", want: "cloud metadata"},
 		{name: "metadata of Alibaba", ip: "100.100.100.200", want: "cloud metadata"},
 		{name: "private", ip: "10.0.0.1"},
 		{name: "private refused", ip: "10.0.0.1", guard: strict, want: "private"},

@@ -4,6 +4,7 @@
 package importer
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"net/http"
@@ -12,23 +13,16 @@ import (
 	"time"
 
 	"k8s.io/utils/clock"
-	"oras.land/oras-go/v2/registry/remote/auth"
-)
 
-// Keychain knows the credentials for a reference.
-type Keychain interface {
-	// Credentials returns those that match ref, the most specific first and
-	// without the anonymous one, which is always tried last. An error that is not
-	// an *Error counts as Unavailable. With an error and credentials that are not
-	// nil the source is asked nevertheless, and the error told if it refuses.
-	Credentials(ctx context.Context, ref Reference) ([]auth.Credential, error)
-}
+	"tagger.dev/tagger/pkg/limit"
+)
 
 // Source is where to import from.
 type Source struct {
 	Reference Reference
 	// Insecure accepts unverified TLS and, where the host does not speak TLS,
-	// plain HTTP. No credentials are sent then, except to loopback.
+	// plain HTTP. Only credentials with InsecureTransport are sent then, except to
+	// loopback.
 	Insecure bool
 	// Scope is the Kubernetes namespace. Tokens are never shared between scopes.
 	Scope string
@@ -47,6 +41,11 @@ type Options struct {
 	// OwnHosts are the addresses, as host or host:port, of Tagger's own registry
 	// endpoint. A source there is Blocked. Default none.
 	OwnHosts []string
+	// Admit refuses further sources before they are asked, with an *Error that says
+	// why; see mirror.Locator.Admit. It is asked as well about repositories that a
+	// source leads to, by a redirect or as its token service: the Source is without
+	// a Keychain then. Default nil: it refuses none.
+	Admit func(ctx context.Context, src Source) error
 
 	// AllowedRegistries, where there are any, are the only sources. Their token
 	// services and redirects may be elsewhere. A pattern without a port means the
@@ -74,6 +73,9 @@ type Options struct {
 	// credentials for sources: "Secrets of this namespace", for example. Default
 	// empty: the texts do not say.
 	CredentialsPlace string
+	// InsecureRemedy names, in the texts of errors, what lets credentials travel to
+	// insecure sources. Default empty: nothing does.
+	InsecureRemedy string
 
 	// StreamsPerHost is how many blobs are read at once from one upstream host.
 	// Default 8.
@@ -114,27 +116,20 @@ type Options struct {
 
 // withDefaults returns o with every zero field set that has a default.
 func (o Options) withDefaults() Options {
-	setDefault(&o.UserAgent, "tagger")
-	setDefault(&o.StreamsPerHost, 8)
-	setDefault(&o.Streams, 32)
-	setDefault(&o.MaxManifestBytes, 4<<20)
-	setDefault(&o.MaxManifests, 1000)
-	setDefault(&o.MaxDepth, 4)
-	setDefault(&o.ConnectTimeout, 15*time.Second)
-	setDefault(&o.HeaderTimeout, 30*time.Second)
-	setDefault(&o.IdleTimeout, time.Minute)
-	setDefault(&o.DocumentTimeout, time.Minute)
+	o.UserAgent = cmp.Or(o.UserAgent, "tagger")
+	o.StreamsPerHost = cmp.Or(o.StreamsPerHost, 8)
+	o.Streams = cmp.Or(o.Streams, 32)
+	o.MaxManifestBytes = cmp.Or(o.MaxManifestBytes, 4<<20)
+	o.MaxManifests = cmp.Or(o.MaxManifests, 1000)
+	o.MaxDepth = cmp.Or(o.MaxDepth, 4)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, 15*time.Second)
+	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 30*time.Second)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, time.Minute)
+	o.DocumentTimeout = cmp.Or(o.DocumentTimeout, time.Minute)
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
 	return o
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Importer resolves and mirrors. It keeps connections and tokens, and holds the
@@ -146,7 +141,7 @@ type Importer struct {
 	resolves *joins
 	// hosts and streams are the places of blob streams; blobs lets one of several
 	// equal downloads go first.
-	hosts, streams, blobs *places
+	hosts, streams, blobs *limit.Keyed
 	pauses                *pauses
 }
 
@@ -158,18 +153,18 @@ func New(o Options) *Importer {
 		clients: newClients(o),
 
 		resolves: newJoins(),
-		hosts:    newPlaces(int64(o.StreamsPerHost)),
-		streams:  newPlaces(int64(o.Streams)),
-		blobs:    newPlaces(1),
+		hosts:    limit.NewKeyed(o.StreamsPerHost),
+		streams:  limit.NewKeyed(o.Streams),
+		blobs:    limit.NewKeyed(1),
 		pauses:   newPauses(o.Clock),
 	}
 	for _, host := range o.OwnHosts {
-		i.ownHosts = append(i.ownHosts, withPort(host))
+		i.ownHosts = append(i.ownHosts, registryAt(host))
 	}
 	return i
 }
 
 // own reports whether a reference is of Tagger's own registry endpoint.
 func (i *Importer) own(ref Reference) bool {
-	return slices.Contains(i.ownHosts, withPort(ref.host))
+	return slices.Contains(i.ownHosts, ref.Registry())
 }

@@ -68,6 +68,9 @@ func (j *joins) do(ctx context.Context, q question, ask func(context.Context) (*
 		defer j.mu.Unlock()
 		if a.waiting--; a.waiting == 0 {
 			a.cancel()
+			if j.next[q] == a { // so that nobody joins what was given up
+				delete(j.next, q)
+			}
 		}
 		return nil, ctx.Err()
 	}

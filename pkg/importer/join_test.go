@@ -63,8 +63,43 @@ func TestEqualResolvesJoin(t *testing.T) {
 	if seen := up.requests(); len(seen) != 3 {
 		t.Errorf("%d requests, want one of the first, one of those who came meanwhile, and one of another namespace", len(seen))
 	}
-	if len(i.resolves.running)+len(i.resolves.next) != 0 {
-		t.Error("something is kept of questions that were answered")
+	eventually(t, func() bool { // nothing is kept of questions that were answered
+		i.resolves.mu.Lock()
+		defer i.resolves.mu.Unlock()
+		return len(i.resolves.running)+len(i.resolves.next) == 0
+	})
+}
+
+// TestGivenUpQuestionIsNotJoined has everybody leave who waits for the next asking: whoever comes then is answered nevertheless.
+func TestGivenUpQuestionIsNotJoined(t *testing.T) {
+	t.Parallel()
+	j, q, entered, opened := newJoins(), question{scope: "ns"}, make(chan struct{}, 10), make(chan struct{})
+	ask := func(ctx context.Context) (*Resolved, error) {
+		entered <- struct{}{}
+		<-opened
+		return &Resolved{}, ctx.Err()
+	}
+	var calls sync.WaitGroup
+	call := func(ctx context.Context, want error) {
+		calls.Go(func() {
+			if _, err := j.do(ctx, q, ask); !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
+		})
+	}
+	call(t.Context(), nil)
+	<-entered
+	leaving, leave := context.WithCancel(t.Context())
+	call(leaving, context.Canceled)
+	eventually(t, func() bool { return j.waiting(q) == 1 })
+	leave()
+	eventually(t, func() bool { return j.waiting(q) == 0 })
+	call(t.Context(), nil)
+	eventually(t, func() bool { return j.waiting(q) == 1 })
+	close(opened)
+	calls.Wait()
+	if len(entered) != 1 {
+		t.Errorf("asked %d more times, want once", len(entered))
 	}
 }
 
@@ -81,6 +116,9 @@ func TestJoinedResolveEndsWithItsCallers(t *testing.T) {
 	ref := up.reference(t, "app:v1")
 	_, err := newImporter(t).Resolve(ctx, source(ref), "")
 	wantFailure(t, err, ref, Timeout, "did not answer in time")
+	if len(up.requests()) == 0 {
+		t.Skip("the machine is too busy to ask within the time")
+	}
 	<-ended
 }
 

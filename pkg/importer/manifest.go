@@ -32,6 +32,24 @@ const (
 // acceptedTypes are the manifests that can be kept, in order of preference.
 var acceptedTypes = []string{ocispec.MediaTypeImageIndex, dockerList, ocispec.MediaTypeImageManifest, dockerManifest}
 
+// ManifestTypes returns the media types of the manifests that can be kept, in order
+// of preference.
+func ManifestTypes() []string { return slices.Clone(acceptedTypes) }
+
+// IsManifest tells the media types of manifests from those of blobs.
+func IsManifest(mediaType string) bool { return slices.Contains(acceptedTypes, mediaType) }
+
+// ManifestParts returns what a manifest that was served as mediaType names: other
+// manifests, and the blobs that have to be beside it. Errors are *Error of Kind
+// UnsupportedManifest.
+func ManifestParts(raw []byte, mediaType string) (manifests, blobs []ocispec.Descriptor, err error) {
+	m, err := parseManifest(raw, mediaType, digest.FromBytes(raw))
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.children, m.blobs, nil
+}
+
 // vagueTypes say nothing of what a document is; then it may say so itself.
 var vagueTypes = []string{"", "application/json", "application/octet-stream", "text/plain"}
 
@@ -119,7 +137,7 @@ type descriptor struct {
 	MediaType string        `json:"mediaType"`
 	Digest    digest.Digest `json:"digest"`
 	Size      int64         `json:"size"`
-	URLs      []string      `json:"urls"`
+	URLs      urls          `json:"urls"`
 	Data      []byte        `json:"data"`
 	Platform  *struct {
 		OS           string `json:"os"`
@@ -134,6 +152,29 @@ func (d *descriptor) oci() ocispec.Descriptor {
 		o.Platform = &ocispec.Platform{OS: d.Platform.OS, Architecture: d.Platform.Architecture, Variant: d.Platform.Variant}
 	}
 	return o
+}
+
+// urls are a single empty one where a descriptor has any: none is ever followed,
+// and only that there are some counts.
+type urls []string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (u *urls) UnmarshalJSON(raw []byte) error {
+	*u = nil
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	switch token, err := decoder.Token(); {
+	case err != nil:
+		return err
+	case token == nil: // null
+		return nil
+	case token != json.Delim('['):
+		return errors.New("not a list")
+	case !decoder.More():
+		return nil
+	}
+	*u = urls{""}
+	var first string
+	return decoder.Decode(&first)
 }
 
 // descriptors is a list of bounded length.

@@ -4,6 +4,7 @@
 package importer
 
 import (
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -121,5 +122,32 @@ func TestPlatforms(t *testing.T) {
 	})
 	if diff := cmp.Diff([]string{"linux/amd64", "linux/arm64/v8"}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestURLsAreNotKept parses a manifest most of which are URLs: in memory they would take a multiple of it.
+func TestURLsAreNotKept(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		urls string
+		want int // blobs: the config, and the layer that is copied
+		err  Kind
+	}{
+		{urls: `[]`, want: 2},
+		{urls: `null`, want: 2},
+		{urls: `["https://example.com"]`, want: 1},
+		{urls: `[""` + strings.Repeat(`,""`, 1000) + `]`, want: 1},
+		{urls: `"https://example.com"`, err: UnsupportedManifest},
+		{urls: `[1]`, err: UnsupportedManifest},
+	}
+	for _, tt := range tests {
+		raw := fmt.Appendf(nil, `{"schemaVersion":2,"config":{"digest":%q,"size":2,"urls":%s},"layers":[{"mediaType":%q,"digest":%q,"size":1,"urls":%s}]}`,
+			digest.FromString("{}"), tt.urls, dockerForeign, digest.FromString("x"), tt.urls)
+		m, err := parseManifest(raw, ocispec.MediaTypeImageManifest, digest.FromBytes(raw))
+		if kind := KindOf(err); kind != tt.err {
+			t.Errorf("%.30s: %v, want %q", tt.urls, err, tt.err)
+		} else if err == nil && (len(m.blobs) != tt.want || len(m.config.URLs) > 1) {
+			t.Errorf("%.30s: %d blobs, %d URLs; want %d blobs", tt.urls, len(m.blobs), len(m.config.URLs), tt.want)
+		}
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"syscall"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
@@ -79,10 +79,10 @@ func (i *Importer) mirror(ctx context.Context, src Source, res *Resolved, dst De
 		return nil, err
 	}
 	c := &copying{session: s, dst: dst, plan: p, meter: newMeter(progress, p)}
-	if err := c.copyBlobs(ctx); err != nil {
-		return nil, err
+	if root.config != nil && isImageConfig(root.config.MediaType) && root.config.Size <= maxConfigBytes {
+		c.wanted = root.config.Digest
 	}
-	if err := c.copyManifests(ctx); err != nil {
+	if err := c.run(ctx); err != nil {
 		return nil, err
 	}
 	mirrored := &Mirrored{Size: p.size, Platforms: p.platforms(), MediaType: root.self.MediaType}
@@ -92,14 +92,24 @@ func (i *Importer) mirror(ctx context.Context, src Source, res *Resolved, dst De
 	return mirrored, nil
 }
 
-// copying is one call of Mirror.
+// copying is one copy of what is planned.
 type copying struct {
 	*session
 	dst   Destination
 	plan  *plan
 	meter *meter
-	// config of a single image, as far as it passed through here.
+	// wanted is the config of a single image, which is kept in config as far as it
+	// passes through here.
+	wanted digest.Digest
 	config bytes.Buffer
+}
+
+// run copies the blobs, then the manifests.
+func (c *copying) run(ctx context.Context) error {
+	if err := c.copyBlobs(ctx); err != nil {
+		return err
+	}
+	return c.copyManifests(ctx)
 }
 
 func (c *copying) copyBlobs(ctx context.Context) error {
@@ -117,7 +127,7 @@ func (c *copying) copyBlobs(ctx context.Context) error {
 // copyBlob lets one of several equal downloads go first; the others then find
 // the blob by Mount, for their destinations may be different repositories.
 func (c *copying) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
-	turn, err := c.blobs.acquire(ctx, c.src.Scope+" "+c.src.Reference.WithDigest(d.Digest))
+	turn, err := c.blobs.Acquire(ctx, c.src.Scope+" "+c.src.Reference.WithDigest(d.Digest))
 	if err != nil {
 		return err
 	}
@@ -130,8 +140,8 @@ func (c *copying) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 		c.meter.blob(d.Size)
 		return nil
 	}
-	r := &blobReader{desc: d, meter: c.meter, host: c.src.Reference.endpoint()}
-	if c.plan.root.config != nil && d.Digest == c.plan.root.config.Digest && isImageConfig(d.MediaType) && d.Size <= maxConfigBytes {
+	r := &blobReader{desc: d, meter: c.meter, host: c.src.Reference.Endpoint()}
+	if d.Digest == c.wanted {
 		r.copy = &c.config
 	}
 	if inlined(d) {
@@ -154,16 +164,16 @@ func (c *copying) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 // stream begins to read a blob, once there is a place for another stream of the
 // host and of the process. Done gives both back.
 func (c *copying) stream(ctx context.Context, d ocispec.Descriptor) (body io.Reader, done func(), err error) {
-	ofHost, err := c.hosts.acquire(ctx, c.src.Reference.endpoint())
+	ofHost, err := c.hosts.Acquire(ctx, c.src.Reference.Registry())
 	if err != nil {
 		return nil, nil, err
 	}
-	ofProcess, err := c.streams.acquire(ctx, "")
+	ofProcess, err := c.streams.Acquire(ctx, "")
 	if err != nil {
 		ofHost()
 		return nil, nil, err
 	}
-	resp, err := c.do(ctx, http.MethodGet, "blobs", d.Digest.String()) //nolint:bodyclose // the caller closes the body that is returned
+	resp, err := c.do(ctx, http.MethodGet, object{"blobs", d.Digest.String(), ""}) //nolint:bodyclose // the caller closes the body that is returned
 	if err != nil {
 		ofProcess()
 		ofHost()
@@ -203,26 +213,6 @@ func (c *copying) platform() string {
 // identity returns the part of a descriptor that identifies content.
 func identity(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
-}
-
-// DestinationFailure classifies an error of a Destination, which may be nil. What
-// it says of the mirror's inside stays out of the text, and is Cause for the log.
-func DestinationFailure(err error) error {
-	var e *Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &e):
-		return e
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return err
-	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		return failure(MirrorUnauthorized, err, "the mirror refused access; check its credentials")
-	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return failure(MirrorUnavailable, err, "the mirror has no space left; have the administrator add some")
-	}
-	return failure(MirrorUnavailable, err, "the mirror failed; the log of the server says why")
 }
 
 // blobReader reads a blob of the source for a Destination. It keeps the books

@@ -8,68 +8,62 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/lru"
 )
 
-// pauses remembers which registries asked to be left alone, and until when.
-// What a token service or another host that serves for a registry asks for
-// counts as the registry's own. A host that is forgotten because of many others
-// is asked, and says so again.
+// client is who a registry sees: it may limit addresses as well as accounts, and
+// what it asks of one account is not to keep those of other people out.
+type client struct {
+	registry   string     // as of Reference.Registry
+	credential Credential // the anonymous one is shared by all
+}
+
+// pauses remembers which registries asked whom to leave them alone, and until
+// when. What a token service or another host that serves for a registry asks for
+// counts as the registry's own. A client that is forgotten because of many others
+// asks, and is told so again.
 type pauses struct {
 	clock clock.PassiveClock
 
-	mu    sync.Mutex
-	until *lru.Cache // endpoint → time.Time
+	mu    sync.Mutex            // of note
+	until *cache.LRUExpireCache // client → time.Time
 }
 
 func newPauses(clock clock.PassiveClock) *pauses {
-	return &pauses{clock: clock, until: lru.New(keptRoutes)}
+	return &pauses{clock: clock, until: cache.NewLRUExpireCacheWithClock(keptRoutes, clock)}
 }
 
 // note keeps what err says of a pause, if it does. A pause that was asked for
 // earlier is never made shorter.
-func (p *pauses) note(endpoint string, err error) {
+func (p *pauses) note(asked client, err error) {
 	var e *Error
 	if !errors.As(err, &e) || e.RetryAfter <= 0 {
 		return
 	}
-	until := p.clock.Now().Add(e.RetryAfter)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if earlier, ok := p.until.Get(endpoint); !ok || until.After(earlier.(time.Time)) {
-		p.until.Add(endpoint, until)
+	if e.RetryAfter > p.left(asked) {
+		p.until.Add(asked, p.clock.Now().Add(e.RetryAfter), e.RetryAfter)
 	}
 }
 
-// left returns how much is left of the pause of a registry.
-func (p *pauses) left(endpoint string) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	until, ok := p.until.Get(endpoint)
+// left returns how much is left of a pause.
+func (p *pauses) left(asking client) time.Duration {
+	until, ok := p.until.Get(asking)
 	if !ok {
 		return 0
 	}
-	left := until.(time.Time).Sub(p.clock.Now())
-	if left <= 0 {
-		p.until.Remove(endpoint)
-	}
-	return max(left, 0)
+	return max(until.(time.Time).Sub(p.clock.Now()), 0)
 }
 
-// Pause returns how long the registry of ref is still to be left alone because
-// it said so to whoever asked it last, by Retry-After; at most an hour, and 0
-// where it did not. Until then Resolve and Mirror fail with RateLimited and
-// this time without asking it: a caller that can wait should not call them.
-func (i *Importer) Pause(ref Reference) time.Duration { return i.pauses.left(ref.endpoint()) }
-
-// paused is the failure of whoever asks all the same.
-func (i *Importer) paused(ref Reference) error {
-	left := i.Pause(ref)
+// err is what becomes of a request to a host within a pause; nil without one.
+func (p *pauses) err(asking client, host string) *Error {
+	left := p.left(asking)
 	if left == 0 {
 		return nil
 	}
-	e := failure(RateLimited, nil, "%s asked to be left alone for another %s", ref.endpoint(), max(left.Round(time.Second), time.Second))
+	e := failure(RateLimited, nil, "%s asked to be left alone for another %s", host, max(left.Round(time.Second), time.Second))
 	e.RetryAfter = left
 	return e
 }

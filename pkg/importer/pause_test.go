@@ -5,6 +5,7 @@ package importer
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,8 +66,8 @@ func TestPause(t *testing.T) {
 					s.Push(t, repository, img)
 				}
 			}
-			try := func(s *lab.Source, repository, scope string) error {
-				src := source(parse(t, s.Reference(repository)))
+			try := func(s *lab.Source, repository, scope string, credentials ...Credential) error {
+				src := source(parse(t, s.Reference(repository)), credentials...)
 				src.Scope = scope
 				res, err := i.Resolve(t.Context(), src, "")
 				if err == nil {
@@ -82,19 +83,25 @@ func TestPause(t *testing.T) {
 			limited.Requests()
 			limited.Misbehave(nil)
 			ref := parse(t, limited.Reference("sibling"))
-			if diff := cmp.Diff(tt.want, i.Pause(ref)); diff != "" {
-				t.Errorf("Pause (-want +got):\n%s", diff)
+			if diff := cmp.Diff(tt.want, i.pauses.left(client{registry: ref.Registry()})); diff != "" {
+				t.Errorf("left (-want +got):\n%s", diff)
 			}
 			if tt.want > 0 {
 				clock.SetTime(clock.Now().Add(tt.want - time.Second))
 				err := try(limited, "sibling", "elsewhere")
 				wantFailure(t, err, ref, RateLimited, "left alone for another 1s")
-				if got := err.(*Error).RetryAfter; got != time.Second { //nolint:errorlint // wantFailure has checked it
-					t.Errorf("RetryAfter is %s, want what is left of the pause", got)
+				if got := err.(*Error); got.RetryAfter != time.Second || !got.Paused { //nolint:errorlint // wantFailure has checked it
+					t.Errorf("RetryAfter is %s, want what is left of the pause; paused: %t", got.RetryAfter, got.Paused)
 				}
+				spelt := parse(t, strings.Replace(limited.Reference("sibling"), "127.0.0.1", "[::ffff:127.0.0.1]", 1))
+				_, err = i.Resolve(t.Context(), source(spelt), "")
+				wantFailure(t, err, spelt, RateLimited, "left alone for another 1s")
 				if diff := cmp.Diff(map[string]int{}, limited.Requests()); diff != "" {
 					t.Errorf("requests during the pause (-want +got):\n%s", diff)
 				}
+			}
+			if err := try(limited, "app", "elsewhere", Credential{Username: "somebody", Password: "else"}); err != nil {
+				t.Errorf("another account has to wait too: %v", err)
 			}
 			if err := try(other, "app", "ns"); err != nil {
 				t.Errorf("another host has to wait too: %v", err)
@@ -112,9 +119,9 @@ func TestPausesGrowOnly(t *testing.T) {
 	t.Parallel()
 	p := newPauses(clocktesting.NewFakePassiveClock(time.Now()))
 	for _, pause := range []time.Duration{time.Minute, 5 * time.Second} {
-		p.note("host", &Error{Kind: RateLimited, RetryAfter: pause})
+		p.note(client{registry: "host"}, &Error{Kind: RateLimited, RetryAfter: pause})
 	}
-	if got := p.left("host"); got != time.Minute {
+	if got := p.left(client{registry: "host"}); got != time.Minute {
 		t.Errorf("%s are left, want a minute", got)
 	}
 }

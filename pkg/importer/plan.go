@@ -16,10 +16,10 @@ import (
 // image may have together.
 const manifestShare = 8
 
-// plan is everything below a manifest.
+// plan is everything below some manifests.
 type plan struct {
-	root *manifest
-	// manifests by digest, the root included.
+	roots []*manifest
+	// manifests by digest, the roots included.
 	manifests map[digest.Digest]*manifest
 	// blobs, each once.
 	blobs []ocispec.Descriptor
@@ -39,14 +39,19 @@ func (s *session) root(ctx context.Context, res *Resolved) (*manifest, error) {
 	return parseManifest(res.Manifest, res.MediaType, res.Digest)
 }
 
-// plan fetches all manifests below root, one level after the other and those of
-// a level at once, within the bounds of the options.
-func (s *session) plan(ctx context.Context, root *manifest) (*plan, error) {
-	p := &plan{root: root, manifests: map[digest.Digest]*manifest{root.self.Digest: root}}
+// plan fetches all manifests below roots, one level after the other and those of
+// a level at once, within the bounds of the options, which are for all together.
+func (s *session) plan(ctx context.Context, roots ...*manifest) (*plan, error) {
+	p := &plan{roots: roots, manifests: map[digest.Digest]*manifest{}}
 	o := s.options
-	memory := root.self.Size
-	blobs := root.blobs
-	level := []*manifest{root}
+	var memory int64
+	var blobs []ocispec.Descriptor
+	for _, root := range roots {
+		p.manifests[root.self.Digest] = root
+		memory += root.self.Size
+		blobs = append(blobs, root.blobs...)
+	}
+	level := roots
 	for depth := 1; ; depth++ {
 		var next []ocispec.Descriptor
 		for _, m := range level {
@@ -77,7 +82,7 @@ func (s *session) plan(ctx context.Context, root *manifest) (*plan, error) {
 	p.blobs = distinct(blobs)
 	p.size = totalSize(p.blobs)
 	if o.MaxImageBytes > 0 && p.size > o.MaxImageBytes {
-		return nil, failure(Blocked, nil, "the image has %d bytes, and at most %d may be mirrored here; ask the administrator", p.size, o.MaxImageBytes)
+		return nil, failure(Blocked, nil, "it has %d bytes, and at most %d may be mirrored here; ask the administrator", p.size, o.MaxImageBytes)
 	}
 	return p, nil
 }
@@ -136,7 +141,7 @@ func inlined(d ocispec.Descriptor) bool {
 }
 
 // heights groups the manifests such that all that a manifest names lie in
-// earlier groups than itself; the root comes last, alone.
+// earlier groups than itself: a single root comes last, alone.
 func (p *plan) heights() [][]*manifest {
 	var groups [][]*manifest
 	height := map[digest.Digest]int{}
@@ -156,14 +161,17 @@ func (p *plan) heights() [][]*manifest {
 		groups[h] = append(groups[h], m)
 		return h
 	}
-	visit(p.root)
+	for _, root := range p.roots {
+		visit(root)
+	}
 	return groups
 }
 
-// platforms returns those that the root names, and indexes directly below it.
+// platforms returns those that the first root names, and indexes directly below it.
 func (p *plan) platforms() []string {
-	children := slices.Clone(p.root.children)
-	for _, d := range p.root.children {
+	root := p.roots[0]
+	children := slices.Clone(root.children)
+	for _, d := range root.children {
 		children = append(children, p.manifests[d.Digest].children...)
 	}
 	return platforms(children)

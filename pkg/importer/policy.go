@@ -4,6 +4,7 @@
 package importer
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -65,7 +66,7 @@ func (patterns HostPatterns) names(host, port string, onlyDefaultPort bool) bool
 const defaultPort = "443"
 
 // admit refuses what policy forbids before any request.
-func (i *Importer) admit(src Source) error {
+func (i *Importer) admit(ctx context.Context, src Source) error {
 	host, port := splitHostPort(src.Reference.host)
 	host = canonicalName(host)
 	if port == "" {
@@ -79,6 +80,8 @@ func (i *Importer) admit(src Source) error {
 		return failure(Blocked, nil, "imports from %s are not allowed here; use another registry, or ask the administrator", src.Reference.host)
 	case src.Insecure && o.RefuseInsecure:
 		return failure(Blocked, nil, "insecure sources are not allowed here; use a certificate that verifies, or ask the administrator")
+	case o.Admit != nil:
+		return o.Admit(ctx, src)
 	}
 	return nil
 }
@@ -89,15 +92,19 @@ func (i *Importer) admit(src Source) error {
 func (o *Options) admitURL(u *url.URL) error {
 	port := u.Port()
 	if port == "" {
-		port = defaultPort
-		if u.Scheme == "http" {
-			port = "80"
-		}
+		port = defaultPortOf(u)
 	}
 	if o.BlockedRegistries.names(canonicalName(u.Hostname()), port, false) {
 		return failure(Blocked, nil, "the registry leads to %s, which is not allowed here; use another registry, or ask the administrator", u.Host)
 	}
 	return nil
+}
+
+func defaultPortOf(u *url.URL) string {
+	if u.Scheme == "http" {
+		return "80"
+	}
+	return defaultPort
 }
 
 // canonicalName brings a host without its port to the form in which equal hosts

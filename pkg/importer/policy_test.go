@@ -4,14 +4,18 @@
 package importer
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"k8s.io/client-go/util/cert"
@@ -57,13 +61,13 @@ func TestHostPatterns(t *testing.T) {
 			t.Parallel()
 			src := source(parse(t, tt.ref))
 			list := patterns(t, tt.pattern)
-			if got := KindOf(New(Options{AllowedRegistries: list}).admit(src)) == ""; got != tt.allowed {
+			if got := KindOf(New(Options{AllowedRegistries: list}).admit(t.Context(), src)) == ""; got != tt.allowed {
 				t.Errorf("allowed: %t, want %t", got, tt.allowed)
 			}
-			if got := KindOf(New(Options{BlockedRegistries: list}).admit(src)) == Blocked; got != tt.blocked {
+			if got := KindOf(New(Options{BlockedRegistries: list}).admit(t.Context(), src)) == Blocked; got != tt.blocked {
 				t.Errorf("blocked: %t, want %t", got, tt.blocked)
 			}
-			if KindOf(New(Options{AllowedRegistries: patterns(t, "*:*"), BlockedRegistries: list}).admit(src)) == Blocked != tt.blocked {
+			if KindOf(New(Options{AllowedRegistries: patterns(t, "*:*"), BlockedRegistries: list}).admit(t.Context(), src)) == Blocked != tt.blocked {
 				t.Error("what is blocked is allowed by the other list")
 			}
 		})
@@ -112,6 +116,99 @@ func TestBlockedElsewhere(t *testing.T) {
 	}
 }
 
+// TestAdmit: who is asked for further refusals sees the source before anybody asks
+// it anything, every time.
+func TestAdmit(t *testing.T) {
+	t.Parallel()
+	registry, img := newRegistry(), newImage(t, "amd64")
+	put(t, registry, "app", "v1", img.manifest.MediaType, img.raw, img.blobs...)
+	up := serve(t, registry)
+	i := newImporter(t, func(o *Options) {
+		o.Admit = func(_ context.Context, src Source) error {
+			if src.Scope != "friend" {
+				return &Error{Kind: Blocked, Err: errors.New("not yours")}
+			}
+			return nil
+		}
+	})
+	src := source(up.reference(t, "app:v1"))
+	src.Scope = "friend"
+	res, err := i.Resolve(t.Context(), src, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.requests()
+	src.Scope = "foe"
+	_, err = i.Resolve(t.Context(), src, "")
+	wantFailure(t, err, src.Reference, Blocked, "not yours")
+	_, err = i.Mirror(t.Context(), src, res, newMemory(), nil)
+	wantFailure(t, err, src.Reference, Blocked, "not yours")
+	if seen := up.requests(); len(seen) > 0 {
+		t.Errorf("the source was asked: %v", seen)
+	}
+}
+
+// TestAdmitElsewhere: nobody gets by a redirect, or by a token service, what Admit
+// would not let him import.
+func TestAdmitElsewhere(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, path   string
+		token, asked bool
+	}{
+		{name: "a manifest", path: "/v2/b/app/manifests/latest", asked: true},
+		{name: "a blob", path: "/v2/b/app/blobs/sha256:0", asked: true},
+		{name: "by a detour", path: "/v2/own/../b//app/./manifests/latest", asked: true},
+		{name: "in other letters", path: "/%76%32/B%2Fapp/manifests/latest", asked: true},
+		{name: "in a repository of another level", path: "/v2/b/app/blobs/x/manifests/latest", asked: true},
+		{name: "as a token", path: "/v2/b/app/manifests/latest", token: true, asked: true},
+		{name: "what is no content", path: "/v2/token", token: true},
+		{name: "storage", path: "/bucket/b/app/blobs/x"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			other := serve(t, newRegistry())
+			up := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				to := "https://" + other.host + tt.path
+				if tt.token {
+					w.Header().Set("WWW-Authenticate", `Bearer realm="`+to+`"`)
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				w.Header().Set("Location", to)
+				w.WriteHeader(http.StatusTemporaryRedirect)
+			}))
+			var asked atomic.Bool
+			i := newImporter(t, func(o *Options) {
+				o.Admit = func(_ context.Context, src Source) error {
+					if src.Reference.Host() == up.host {
+						return nil
+					}
+					asked.Store(true)
+					if src.Reference.Host() != other.host || !strings.HasPrefix(src.Reference.Repository(), "b/app") || src.Scope != "a" {
+						t.Errorf("asked about %v for %q", src.Reference, src.Scope)
+					}
+					return failure(Blocked, nil, "not yours")
+				}
+			})
+			src := source(up.reference(t, "app:v1"))
+			src.Scope = "a"
+			_, err := i.Resolve(t.Context(), src, "")
+			if asked.Load() != tt.asked {
+				t.Errorf("asked: %t, %v", asked.Load(), err)
+			}
+			if !tt.asked {
+				return
+			}
+			wantFailure(t, err, src.Reference, Blocked, "not yours")
+			if seen := other.requests(); len(seen) > 0 {
+				t.Errorf("the other registry was asked: %v", seen)
+			}
+		})
+	}
+}
+
 func TestInsecureRefused(t *testing.T) {
 	t.Parallel()
 	up := serve(t, newRegistry(), (*httptest.Server).Start)
@@ -121,6 +218,43 @@ func TestInsecureRefused(t *testing.T) {
 	wantFailure(t, err, src.Reference, Blocked, "insecure sources are not allowed")
 	if seen := up.requests(); len(seen) > 0 {
 		t.Errorf("the source was asked: %v", seen)
+	}
+}
+
+// TestInsecureNotAdvised: what is refused is not given as the remedy.
+func TestInsecureNotAdvised(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		registry http.Handler
+		start    func(*httptest.Server)
+		roots    *x509.CertPool
+		want     string // where insecure sources are refused
+	}{
+		{name: "plain HTTP", registry: newRegistry(), start: (*httptest.Server).Start,
+			want: "does not speak TLS, and insecure sources are not allowed here"},
+		{name: "unknown authority", registry: newRegistry(), start: (*httptest.Server).StartTLS, roots: x509.NewCertPool(),
+			want: "have the administrator add its CA"},
+		{name: "redirect", registry: http.RedirectHandler("http://127.0.0.1:1/", http.StatusTemporaryRedirect), start: (*httptest.Server).StartTLS,
+			want: "redirects to plain HTTP, which is not allowed here"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ref := serve(t, tt.registry, tt.start).reference(t, "app:v1")
+			for refuse, want := range map[bool]string{true: tt.want, false: "set insecure: true"} {
+				_, err := newImporter(t, func(o *Options) {
+					o.RefuseInsecure = refuse
+					if tt.roots != nil {
+						o.RootCAs = tt.roots
+					}
+				}).Resolve(t.Context(), source(ref), "")
+				wantFailure(t, err, ref, TLS, want)
+				if advised := strings.Contains(err.Error(), "insecure: true"); advised == refuse {
+					t.Errorf("insecure sources are refused: %t, and the text is %q", refuse, err)
+				}
+			}
+		})
 	}
 }
 

@@ -208,12 +208,25 @@ func (r Reference) WithDigest(d digest.Digest) string {
 	return r.host + "/" + r.repository + "@" + d.String()
 }
 
-// endpoint returns where the registry of r answers, as host or host:port.
-func (r Reference) endpoint() string {
+// Endpoint returns where the registry of r answers, as host or host:port.
+func (r Reference) Endpoint() string {
 	if r.host == DockerHub {
 		return dockerHubEndpoint
 	}
 	return r.host
+}
+
+// Registry returns host and port of the registry of r, for what is counted or
+// compared by registry: unlike Host it is the same for all ways to write them, with
+// the default port or without, IPv4 addresses as such or within IPv6.
+func (r Reference) Registry() string { return registryAt(r.host) }
+
+func registryAt(hostPort string) string {
+	host, port := splitHostPort(hostPort)
+	if port == "" {
+		port = defaultPort
+	}
+	return net.JoinHostPort(canonicalName(host), port)
 }
 
 // object returns what to ask the registry for: the digest, else the tag.

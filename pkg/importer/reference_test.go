@@ -124,10 +124,27 @@ func TestReferenceParts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := parse(t, tt.in)
-			got := parts{r.Host(), r.Repository(), r.Tag(), r.Digest().String(), r.endpoint(), r.object(), r.WithDigest(digest.Digest(sha512Zeros))}
+			got := parts{r.Host(), r.Repository(), r.Tag(), r.Digest().String(), r.Endpoint(), r.object(), r.WithDigest(digest.Digest(sha512Zeros))}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestReferenceRegistry(t *testing.T) {
+	t.Parallel()
+	for want, references := range map[string][]string{
+		"docker.io:443":  {"app", "docker.io/app", "docker.io:443/app", "index.docker.io:443/app", "registry-1.docker.io:443/app"},
+		"quay.io:443":    {"quay.io/app", "quay.io:443/app", "QUAY.io.:0443/app"},
+		"quay.io:5000":   {"quay.io:5000/app"},
+		"192.0.2.1:5000": {"192.0.2.1:5000/app", "[::ffff:192.0.2.1]:5000/app"},
+		"[::1]:443":      {"[::1]/app", "[0:0::1]:443/app"},
+	} {
+		for _, s := range references {
+			if got := parse(t, s).Registry(); got != want {
+				t.Errorf("%s: got %s, want %s", s, got, want)
+			}
+		}
 	}
 }

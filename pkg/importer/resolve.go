@@ -100,7 +100,7 @@ func (i *Importer) resolve(ctx context.Context, src Source, known digest.Digest)
 // one of a manifest. Both are empty where HEAD is of no use: registries that do
 // not offer it, or answer without a digest, are asked again by GET.
 func (s *session) head(ctx context.Context) (digest.Digest, string, error) {
-	resp, err := s.do(ctx, http.MethodHead, "manifests", s.src.Reference.object())
+	resp, err := s.do(ctx, http.MethodHead, object{"manifests", s.src.Reference.object(), ""})
 	if err != nil {
 		var answer *answerError
 		if errors.As(err, &answer) && slices.Contains(headRefused, answer.status) {
@@ -127,11 +127,11 @@ func (s *session) manifest(ctx context.Context, want digest.Digest) (*manifest, 
 
 // manifestOf is manifest for one of at most size bytes; a longer one is not read.
 func (s *session) manifestOf(ctx context.Context, want digest.Digest, size int64) (*manifest, error) {
-	object := want.String()
+	name := want.String()
 	if want == "" {
-		object = s.src.Reference.object()
+		name = s.src.Reference.object()
 	}
-	resp, err := s.do(ctx, http.MethodGet, "manifests", object)
+	resp, err := s.do(ctx, http.MethodGet, object{"manifests", name, ""})
 	if err != nil {
 		return nil, err
 	}

@@ -284,6 +284,7 @@ func TestResolveOwnHost(t *testing.T) {
 		{name: "port", own: "127.0.0.1:5000", from: "127.0.0.1:5000/ns/app"},
 		{name: "default port", own: "registry.example", from: "registry.example:443/ns/app"},
 		{name: "IPv6", own: "[::1]:443", from: "[::1]/ns/app"},
+		{name: "IPv4 within IPv6", own: "127.0.0.1:5000", from: "[::ffff:127.0.0.1]:5000/ns/app"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

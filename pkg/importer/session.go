@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -22,71 +23,94 @@ import (
 type session struct {
 	*Importer
 	src         Source
-	credentials []auth.Credential // ends with the anonymous one
+	credentials []Credential // ends with the anonymous one
 	// unread says which credentials could not be read; nil where all could.
 	unread error
-	// withheld: whatever credentials there are, this source may not see them.
+	// withheld: whatever credentials there are, this source may see none of them.
 	withheld bool
+	// asked: a request was sent.
+	asked atomic.Bool
 }
 
 func (i *Importer) open(ctx context.Context, src Source) (*session, error) {
-	if err := i.admit(src); err != nil {
-		return nil, err
-	}
-	if err := i.paused(src.Reference); err != nil {
+	if err := i.admit(ctx, src); err != nil {
 		return nil, err
 	}
 	s := &session{Importer: i, src: src}
-	endpoint := url.URL{Host: src.Reference.endpoint()}
-	s.withheld = src.Insecure && !isLoopback(endpoint.Hostname())
-	if !s.withheld {
-		credentials, err := src.Keychain.Credentials(ctx, src.Reference)
+	endpoint := url.URL{Host: src.Reference.Endpoint()}
+	exposed := src.Insecure && !isLoopback(endpoint.Hostname())
+	credentials, err := src.Keychain.Credentials(ctx, src.Reference)
+	if err != nil {
 		var e *Error
-		switch {
-		case errors.As(err, &e) && credentials == nil:
-			return nil, e
-		case errors.As(err, &e):
-			s.unread = e
-		case err != nil:
-			return nil, failure(Unavailable, err, "the credentials for %s cannot be read", src.Reference.Host())
+		if !errors.As(err, &e) {
+			e, credentials = failure(Unavailable, err, "the credentials for %s cannot be read", src.Reference.Host()), nil
 		}
-		s.credentials = append(s.credentials, credentials...)
+		if credentials == nil && !exposed {
+			return nil, e
+		}
+		s.unread = e
 	}
-	s.credentials = append(s.credentials, auth.EmptyCredential)
+	for _, c := range credentials {
+		if !exposed || c.InsecureTransport {
+			s.credentials = append(s.credentials, c)
+		}
+	}
+	s.withheld = exposed && len(s.credentials) == 0
+	s.credentials = append(s.credentials, Credential{})
 	return s, nil
 }
 
 func (s *session) route() route {
-	return route{s.src.Scope, s.src.Reference.endpoint(), s.src.Reference.repository, s.src.Insecure}
+	return route{s.src.Scope, s.src.Reference.Endpoint(), s.src.Reference.repository, s.src.Insecure}
 }
 
-// do asks for an object of the repository, below "manifests", "blobs" or
-// "referrers", and
-// answers with status 200 alone; everything else is an *Error. The credentials
-// are tried in turn for as long as access is refused, beginning with the one
-// that was accepted last.
-func (s *session) do(ctx context.Context, method, below, object string) (*http.Response, error) {
+// object is something in the repository of a source.
+type object struct {
+	below string // "manifests", "blobs" or "referrers"
+	name  string
+	query string // as in an URL, without the question mark
+}
+
+// do asks for an object and answers with status 200 alone; everything else is an
+// *Error. The credentials are tried in turn for as long as access is refused,
+// beginning with the one that was accepted last.
+func (s *session) do(ctx context.Context, method string, of object) (*http.Response, error) {
 	var refused error
 	credentials := s.credentials
 	if last, ok := s.clients.accepted.Get(s.route()); ok {
-		credentials = preferring(credentials, last.(auth.Credential))
+		credentials = preferring(credentials, last.(Credential))
 	}
 	for _, credential := range credentials {
-		resp, err := s.try(ctx, credential, method, below, object)
+		asking := client{s.src.Reference.Registry(), credential}
+		if pause := s.pauses.err(asking, s.src.Reference.Endpoint()); pause != nil && refused == nil {
+			pause.Paused = !s.asked.Load()
+			return nil, pause
+		} else if pause != nil {
+			break
+		}
+		s.asked.Store(true)
+		resp, err := s.try(ctx, credential, method, of)
 		if err == nil {
 			s.clients.accepted.Add(s.route(), credential)
 			return resp, nil
 		}
-		s.pauses.note(s.src.Reference.endpoint(), err)
-		if KindOf(err) != Unauthorized {
+		s.pauses.note(asking, err)
+		switch kind := KindOf(err); {
+		case kind == RateLimited && refused != nil:
+			continue // that a credential is wrong is what somebody has to know
+		case kind != Unauthorized:
 			return nil, err
 		}
 		if refused == nil {
 			refused = err
 		}
 	}
-	if s.withheld {
-		return nil, failure(Unauthorized, refused, "%s refuses anonymous access, and gets no credentials because the source is insecure; use a certificate that verifies", s.src.Reference.endpoint())
+	if s.withheld && s.unread == nil {
+		remedy := "use a certificate that verifies"
+		if s.options.InsecureRemedy != "" {
+			remedy += ", or " + s.options.InsecureRemedy
+		}
+		return nil, failure(Unauthorized, refused, "%s refuses anonymous access, and gets no credentials because the source is insecure; %s", s.src.Reference.Endpoint(), remedy)
 	}
 	if s.unread != nil {
 		return nil, failure(Unauthorized, errors.Join(refused, s.unread), "%s; and %s", refused, s.unread)
@@ -95,11 +119,11 @@ func (s *session) do(ctx context.Context, method, below, object string) (*http.R
 }
 
 // preferring returns credentials with first in front, if it is among them.
-func preferring(credentials []auth.Credential, first auth.Credential) []auth.Credential {
-	ordered := make([]auth.Credential, 0, len(credentials))
+func preferring(credentials []Credential, first Credential) []Credential {
+	ordered := make([]Credential, 0, len(credentials))
 	for _, c := range credentials {
 		if c == first {
-			ordered = append([]auth.Credential{c}, ordered...)
+			ordered = append([]Credential{c}, ordered...)
 		} else {
 			ordered = append(ordered, c)
 		}
@@ -109,18 +133,18 @@ func preferring(credentials []auth.Credential, first auth.Credential) []auth.Cre
 
 // try is do with one credential. An insecure source that does not speak TLS is
 // asked in plain HTTP, and remembered as such until that fails.
-func (s *session) try(ctx context.Context, credential auth.Credential, method, below, object string) (*http.Response, error) {
-	host := s.src.Reference.endpoint()
+func (s *session) try(ctx context.Context, credential Credential, method string, of object) (*http.Response, error) {
+	host := s.src.Reference.Endpoint()
 	if !s.src.Insecure {
-		return s.send(ctx, credential, method, "https", below, object)
+		return s.send(ctx, credential, method, "https", of)
 	}
 	if _, plain := s.clients.plain.Get(host); !plain {
-		resp, err := s.send(ctx, credential, method, "https", below, object)
+		resp, err := s.send(ctx, credential, method, "https", of)
 		if !speaksPlainHTTP(err) && !(onDefaultPort(host) && errors.Is(err, syscall.ECONNREFUSED)) {
 			return resp, err
 		}
 	}
-	resp, err := s.send(ctx, credential, method, "http", below, object)
+	resp, err := s.send(ctx, credential, method, "http", of)
 	var answer *answerError
 	if err == nil || errors.As(err, &answer) && answer.status != http.StatusBadRequest {
 		s.clients.plain.Add(host, struct{}{})
@@ -136,19 +160,19 @@ func onDefaultPort(host string) bool {
 	return err != nil
 }
 
-func (s *session) send(ctx context.Context, credential auth.Credential, method, scheme, below, object string) (*http.Response, error) {
+func (s *session) send(ctx context.Context, credential Credential, method, scheme string, of object) (*http.Response, error) {
 	ref := s.src.Reference
-	host := ref.endpoint()
+	host := ref.Endpoint()
 	ctx = auth.AppendRepositoryScope(ctx, registry.Reference{Registry: ref.host, Repository: ref.repository}, auth.ActionPull)
-	if below == "blobs" {
+	if of.below == "blobs" {
 		ctx = context.WithValue(ctx, streamed{}, true)
 	}
-	address := url.URL{Scheme: scheme, Host: host, Path: "/v2/" + ref.repository + "/" + below + "/" + object}
+	address := url.URL{Scheme: scheme, Host: host, Path: "/v2/" + ref.repository + "/" + of.below + "/" + of.name, RawQuery: of.query}
 	req, err := http.NewRequestWithContext(ctx, method, address.String(), nil)
 	if err != nil {
 		return nil, classify(err, host)
 	}
-	switch below {
+	switch of.below {
 	case "manifests":
 		req.Header.Set("Accept", strings.Join(acceptedTypes, ", "))
 	case "referrers":
@@ -158,16 +182,19 @@ func (s *session) send(ctx context.Context, credential auth.Credential, method, 
 	key := clientKey{s.src.Scope, host, s.src.Insecure, credential, post}
 	resp, err := s.clients.get(key).Do(req)
 	if !post && wantsPost(err) && credential.Password != "" {
-		s.clients.post.Add(host, struct{}{})
 		key.post = true
-		resp, err = s.clients.get(key).Do(req)
+		if resp, err = s.clients.get(key).Do(req); err == nil {
+			s.clients.post.Add(host, struct{}{})
+		}
+	} else if post && err != nil {
+		s.clients.post.Remove(host) // it may have learned GET
 	}
 	if err != nil {
 		return nil, s.unanswered(ctx, err, host)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, status(resp, asked{
-			what: strings.TrimSuffix(below, "s") + " " + object, whenAbsent: s.whenAbsent(below, object), known: credential != auth.EmptyCredential,
+			what: strings.TrimSuffix(of.below, "s") + " " + of.name, whenAbsent: s.whenAbsent(of), known: !credential.anonymous(),
 		}, s.options.Clock.Now())
 	}
 	return resp, nil
@@ -182,9 +209,9 @@ func wantsPost(err error) bool {
 }
 
 // whenAbsent says what to do when an object of the repository is not found.
-func (s *session) whenAbsent(below, object string) string {
+func (s *session) whenAbsent(of object) string {
 	switch {
-	case below != "manifests" || object != s.src.Reference.object():
+	case of.below != "manifests" || of.name != s.src.Reference.object():
 		return "the image is incomplete there, or was deleted meanwhile; push it there again"
 	case s.src.Reference.digest != "":
 		return "check the repository and the digest"
@@ -193,13 +220,18 @@ func (s *session) whenAbsent(below, object string) string {
 	}
 }
 
-// unanswered classifies an error of auth.Client. What it neither has from the
-// wire nor from an answer is about authentication: a challenge that cannot be
-// met with this credential, or a token service that gives no token.
+// unanswered classifies an error of auth.Client.
 func (s *session) unanswered(ctx context.Context, err error, host string) error {
 	if ctx.Err() != nil {
 		return classify(ctx.Err(), host)
 	}
+	return unanswered(err, host)
+}
+
+// unanswered classifies an error of auth.Client. What it neither has from the
+// wire nor from an answer is about authentication: a challenge that cannot be
+// met with this credential, or a token service that gives no token.
+func unanswered(err error, host string) *Error {
 	if e := recognise(err, host); e != nil {
 		return e
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tagger.dev/tagger/pkg/limit"
 )
 
 // stalling is a Destination that stops in the middle of a blob.
@@ -113,9 +115,9 @@ func TestMirrorTogether(t *testing.T) {
 	if got := up.count("/blobs/"); got != 7 {
 		t.Errorf("%d blobs fetched, want 7", got)
 	}
-	for name, left := range map[string]*places{"hosts": i.hosts, "streams": i.streams, "blobs": i.blobs} {
-		if len(left.keys) != 0 {
-			t.Errorf("%s still has %v", name, left.keys)
+	for name, left := range map[string]*limit.Keyed{"hosts": i.hosts, "streams": i.streams, "blobs": i.blobs} {
+		if !left.Idle() {
+			t.Errorf("%s are still taken", name)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +29,7 @@ const (
 // can share them.
 type transports struct {
 	options         Options
-	guard           guard
+	guard           Guard
 	direct, proxied map[trust]*http.Transport
 }
 
@@ -44,7 +45,7 @@ type trust struct {
 func newTransports(o Options) *transports {
 	t := &transports{
 		options: o,
-		guard:   guard{allowLoopback: o.AllowLoopback, refusePrivate: o.RefusePrivate},
+		guard:   Guard{AllowLoopback: o.AllowLoopback, RefusePrivate: o.RefusePrivate},
 		direct:  map[trust]*http.Transport{},
 		proxied: map[trust]*http.Transport{},
 	}
@@ -63,7 +64,7 @@ func newTransports(o Options) *transports {
 func (t *transports) add(to trust, roots *x509.CertPool) {
 	o := t.options
 	t.direct[to] = newTransport(o, roots, to.insecure)
-	t.direct[to].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout, ControlContext: t.guard.control}).DialContext
+	t.direct[to].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout, ControlContext: t.guard.Control}).DialContext
 	t.proxied[to] = newTransport(o, roots, to.insecure)
 	t.proxied[to].Proxy = o.Proxy
 	t.proxied[to].DialContext = (&net.Dialer{Timeout: o.ConnectTimeout}).DialContext
@@ -104,7 +105,7 @@ func (t *transports) roundTrip(req *http.Request, insecure bool) (*http.Response
 	if proxy == nil {
 		return t.direct[to].RoundTrip(req)
 	}
-	if err := t.guard.name(req.Context(), req.URL.Hostname()); err != nil {
+	if err := t.guard.Name(req.Context(), req.URL.Hostname()); err != nil {
 		return nil, err
 	}
 	return t.proxied[to].RoundTrip(req)
@@ -114,9 +115,10 @@ func (t *transports) roundTrip(req *http.Request, insecure bool) (*http.Response
 // sends, to registries, token services and redirects, passes here.
 type wire struct {
 	*transports
-	insecure bool
-	// secret: the client has a credential, so that what it sends to authenticate
-	// must not be read by others.
+	scope, host string
+	insecure    bool
+	// secret: the client has a credential that others must not read, so that what it
+	// sends to authenticate has to travel safely.
 	secret bool
 }
 
@@ -145,7 +147,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		context.AfterFunc(ctx, func() { end.Stop() })
 	}
 	if resp.StatusCode == http.StatusUnauthorized {
-		sortChallenges(resp.Header)
+		SortChallenges(resp.Header)
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
 		return nil, status(resp, asked{}, w.options.Clock.Now())
@@ -161,15 +163,58 @@ func (w *wire) refuse(req *http.Request) error {
 	if w.secret && authenticates(req) && !w.trusts(req) {
 		return failure(Unauthorized, nil, "%s wants credentials, which are sent over verified TLS or to loopback alone", req.URL.Host)
 	}
-	return w.options.admitURL(req.URL)
+	if err := w.options.admitURL(req.URL); err != nil {
+		return err
+	}
+	if req.Response == nil && req.URL.Host == w.host {
+		return nil // this is the source, which was admitted
+	}
+	return w.admitElsewhere(req)
+}
+
+// admitElsewhere asks Options.Admit about what a redirect or a challenge leads to,
+// where that is of another repository.
+func (w *wire) admitElsewhere(req *http.Request) error {
+	repository := repositoryOf(req.URL.Path)
+	if w.options.Admit == nil || repository == "" {
+		return nil
+	}
+	port := req.URL.Port()
+	if port == "" {
+		port = defaultPortOf(req.URL)
+	}
+	// With its port, without which a host may read as a part of the repository.
+	host, err := CanonicalHost(net.JoinHostPort(req.URL.Hostname(), port))
+	if err != nil {
+		return failure(Unavailable, err, "the registry leads to another host whose name cannot be one; tell the registry")
+	}
+	ref, err := ParseReference(host + "/" + repository)
+	if err != nil {
+		return nil //nolint:nilerr // no registry has such a repository
+	}
+	return w.options.Admit(req.Context(), Source{Reference: ref, Insecure: w.insecure, Scope: w.scope})
+}
+
+// repositoryOf returns that of the path of a request to a registry for content,
+// however the path is written; else "".
+func repositoryOf(urlPath string) string {
+	below, ok := strings.CutPrefix(path.Clean("/"+urlPath), "/v2/")
+	end := -1
+	for _, kind := range []string{"manifests", "blobs", "referrers", "tags"} {
+		end = max(end, strings.LastIndex(below, "/"+kind+"/"))
+	}
+	if !ok || end < 0 {
+		return ""
+	}
+	return strings.ToLower(below[:end])
 }
 
 // challengeSchemes are those that auth.Client can meet, the preferred one first.
 var challengeSchemes = []string{"bearer", "basic"}
 
-// sortChallenges brings the challenge that is to be met to the front, since
+// SortChallenges brings the challenge that is to be met to the front, since
 // auth.Client reads the first one alone.
-func sortChallenges(header http.Header) {
+func SortChallenges(header http.Header) {
 	rank := func(challenge string) int {
 		scheme, _, _ := strings.Cut(strings.TrimSpace(challenge), " ")
 		if i := slices.Index(challengeSchemes, strings.ToLower(scheme)); i >= 0 {
@@ -206,7 +251,8 @@ func (w *wire) checkRedirect(req *http.Request, via []*http.Request) error {
 		return failure(Unavailable, nil, "%s redirects more than %d times", via[0].URL.Host, maxRedirects)
 	}
 	if req.URL.Scheme != "https" && !w.insecure {
-		return failure(TLS, nil, "%s redirects to plain HTTP; if that is meant, set insecure: true", via[0].URL.Host)
+		return failure(TLS, nil, "%s redirects to plain HTTP; if that is meant, set insecure: true", via[0].URL.Host).
+			whereRefused("%s redirects to plain HTTP, which is not allowed here; ask the administrator", via[0].URL.Host)
 	}
 	return nil
 }

@@ -24,7 +24,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
 // upstream is a server on loopback that keeps what it was asked.
@@ -115,12 +114,12 @@ func newImporter(t *testing.T, change ...func(*Options)) *Importer {
 }
 
 // keys is a Keychain of fixed credentials.
-type keys []auth.Credential
+type keys []Credential
 
-func (k keys) Credentials(context.Context, Reference) ([]auth.Credential, error) { return k, nil }
+func (k keys) Credentials(context.Context, Reference) ([]Credential, error) { return k, nil }
 
 // source of an Importer, anonymous unless there are credentials.
-func source(ref Reference, credentials ...auth.Credential) Source {
+func source(ref Reference, credentials ...Credential) Source {
 	return Source{Reference: ref, Scope: "ns", Keychain: keys(credentials)}
 }
 

@@ -22,7 +22,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"tagger.dev/tagger/test/lab"
 )
@@ -349,7 +348,7 @@ func TestProxy(t *testing.T) {
 	}
 	for _, tt := range tests {
 		ref := parse(t, tt.from)
-		_, err := i.Resolve(t.Context(), source(ref, auth.EmptyCredential), "")
+		_, err := i.Resolve(t.Context(), source(ref, Credential{}), "")
 		if tt.want != "" {
 			wantFailure(t, err, ref, tt.want, tt.text)
 		} else if err != nil {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -106,8 +105,91 @@ func TestAcquireOrWait(t *testing.T) {
 	if want := []string{"second", "third", "fourth"}; !slices.Equal(called, want) {
 		t.Errorf("called %v, want %v", called, want)
 	}
-	if len(keyed.taken)+len(keyed.waiting)+len(keyed.called) != 0 {
-		t.Errorf("memory is held for nobody: %v %v %v", keyed.taken, keyed.waiting, keyed.called)
+	if !keyed.Idle() {
+		t.Errorf("memory is held for nobody: %v %v %v", keyed.taken, keyed.waiting, keyed.named)
+	}
+}
+
+// TestCallIsPassedOn has somebody who was called want something else meanwhile, or come by for another reason: those who wait lose
+// nothing by it.
+func TestCallIsPassedOn(t *testing.T) {
+	t.Parallel()
+	var called []string
+	ask := func(keyed *Keyed, key, name string) (func(), bool) {
+		return keyed.AcquireOrWait(key, name, func() { called = append(called, name) })
+	}
+	forget := func(keyed *Keyed, name string) {
+		keyed.mu.Lock()
+		defer keyed.mu.Unlock()
+		keyed.forget(name, "")
+	}
+	tests := []struct {
+		name string
+		do   func(t *testing.T, keyed *Keyed, release func())
+		want []string
+	}{
+		{name: "called, and it asks for another key", want: []string{"second", "third"}, do: func(_ *testing.T, keyed *Keyed, release func()) {
+			release()
+			other, ok := ask(keyed, "b", "second")
+			if !ok {
+				t.Fatal("no place of another key")
+			}
+			other()
+			last, ok := ask(keyed, "a", "third")
+			if !ok {
+				t.Fatal("no place for whom the call was passed on to")
+			}
+			last()
+		}},
+		{name: "not called, and it comes when there is a place", want: []string{"second", "second"}, do: func(t *testing.T, keyed *Keyed, release func()) {
+			release() // calls second, who takes its time
+			mine, ok := ask(keyed, "a", "third")
+			if !ok {
+				t.Fatal("no place where it is free")
+			}
+			if _, ok := ask(keyed, "a", "second"); ok {
+				t.Fatal("two have the place")
+			}
+			if _, ok := ask(keyed, "a", "fourth"); ok {
+				t.Fatal("three have the place")
+			}
+			mine() // calls second again, who was the first in the line
+			forget(keyed, "fourth")
+			last, ok := ask(keyed, "a", "second")
+			if !ok {
+				t.Fatal("second was called for nothing")
+			}
+			last()
+		}},
+		{name: "waiting, and it wants another key", want: []string{"third"}, do: func(t *testing.T, keyed *Keyed, release func()) {
+			other, _ := ask(keyed, "b", "second")
+			release() // calls third
+			last, ok := ask(keyed, "a", "third")
+			if !ok {
+				t.Fatal("third was called for nothing")
+			}
+			last()
+			other()
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { //nolint:paralleltest // they share what is called
+			called = nil
+			keyed := NewKeyed(1)
+			release, _ := ask(keyed, "a", "first")
+			for _, name := range []string{"second", "third"} {
+				if _, ok := ask(keyed, "a", name); ok {
+					t.Fatal("a place where there is none")
+				}
+			}
+			tt.do(t, keyed, release)
+			if !slices.Equal(called, tt.want) {
+				t.Errorf("called %v, want %v", called, tt.want)
+			}
+			if !keyed.Idle() {
+				t.Errorf("memory is held for nobody: %v %v %v", keyed.taken, keyed.waiting, keyed.named)
+			}
+		})
 	}
 }
 
@@ -124,7 +206,7 @@ func TestAcquire(t *testing.T) {
 			if n%5 == 0 { // goes away, waiting or not
 				cancel()
 			}
-			release, err := keyed.Acquire(ctx, "a", strconv.Itoa(n))
+			release, err := keyed.Acquire(ctx, "a")
 			if err != nil {
 				if !errors.Is(err, context.Canceled) || n%5 != 0 {
 					t.Errorf("%d: %v", n, err)
@@ -139,7 +221,7 @@ func TestAcquire(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if len(keyed.taken)+len(keyed.waiting)+len(keyed.called) != 0 {
-		t.Errorf("memory is held for nobody: %v %v %v", keyed.taken, keyed.waiting, keyed.called)
+	if !keyed.Idle() {
+		t.Errorf("memory is held for nobody: %v %v %v", keyed.taken, keyed.waiting, keyed.named)
 	}
 }

@@ -33,12 +33,17 @@ type request struct {
 type outcome struct {
 	ref       v1beta1.HashReference
 	unchanged bool
+	// release is to be withdrawn when the Image has ref; nil where there is none.
+	release *v1beta1.MirrorRelease
 	// note is what is to be added in words, empty for nothing.
 	note string
 }
 
 // referrersInterval is how often a mirrored image's signatures, SBOMs and attestations are looked for again.
 const referrersInterval = 24 * time.Hour
+
+// referrersTimeout bounds the time that they may take, within that of the attempt.
+const referrersTimeout = 10 * time.Minute
 
 // source returns where a request imports from.
 func (c *Controller) source(req request) (importer.Source, error) {
@@ -70,6 +75,18 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 	if err != nil {
 		return outcome{}, err
 	}
+	out, err := c.keep(ctx, req, src, resolved, history, progress)
+	if pause := paused(err); pause != nil { // in the middle of an attempt, which counts
+		counted := *pause
+		counted.Paused = false
+		err = &counted
+	}
+	return out, err
+}
+
+// keep is the rest of an attempt, once it is known what the tag means.
+func (c *Controller) keep(ctx context.Context, req request, src importer.Source, resolved *importer.Resolved,
+	history []v1beta1.HashReference, progress func(importer.Progress)) (outcome, error) {
 	out := outcome{ref: c.reference(req, src, resolved), unchanged: resolved.Unchanged}
 	if entry := entryOf(history, resolved.Digest); entry != nil { // the content is as it was: so is what is known of it
 		out.ref.MediaType, out.ref.Size, out.ref.Platforms = entry.MediaType, entry.Size, entry.Platforms
@@ -105,32 +122,38 @@ func (c *Controller) attempt(ctx context.Context, req request, history []v1beta1
 			out.ref.Platforms = mirrored.Platforms
 		}
 	}
-	tags := map[string]digest.Digest{}
-	if due {
-		tags = c.copyReferrers(ctx, src, resolved, destination, &out)
-		if ctx.Err() != nil {
-			return outcome{}, ctx.Err()
-		}
+	// What may fail after this is not what the image needs.
+	if !keeps(history, resolved.Digest, repository) {
+		out.release = c.releaseUnlessRecorded(ctx, req, &out)
 	}
-	tags[anchor(resolved.Digest)] = resolved.Digest
-	if err := destination.Commit(ctx, tags); err != nil {
+	if err := destination.Commit(ctx, map[string]digest.Digest{anchor(resolved.Digest): resolved.Digest}); err != nil {
 		return outcome{}, importer.DestinationFailure(err)
+	}
+	if due {
+		c.copyReferrers(ctx, src, resolved, destination, &out)
 	}
 	return out, nil
 }
 
-// copyReferrers copies signatures, SBOMs and attestations of a mirrored image, and returns the tags that some of them have. The
+// copyReferrers copies signatures, SBOMs and attestations of a mirrored image, and commits the tags that some of them have. The
 // image is good without them: a failure is told with the outcome, and the next import tries again.
 func (c *Controller) copyReferrers(ctx context.Context, src importer.Source, resolved *importer.Resolved,
-	destination importer.Destination, out *outcome) map[string]digest.Digest {
-	tags, err := c.Importer.MirrorReferrers(ctx, src, resolved, destination)
+	destination importer.Destination, out *outcome) {
+	ctx, cancel := context.WithTimeout(ctx, min(referrersTimeout, c.AttemptTimeout/2))
+	defer cancel()
+	found, err := c.Importer.MirrorReferrers(ctx, src, resolved, destination)
+	if err == nil { // also without tags: what was copied is held until then
+		err = importer.DestinationFailure(destination.Commit(ctx, found.Tags))
+	}
 	if err != nil {
 		out.ref.ReferrersCheckedAt = nil
 		out.note = "; its signatures and SBOMs could not be copied: " + err.Error()
-		return map[string]digest.Digest{}
+		return
+	}
+	if found.LeftOut > 0 {
+		out.note = fmt.Sprintf("; %d of its signatures and SBOMs were left out, for there are too many or they are not whole", found.LeftOut)
 	}
 	out.ref.ReferrersCheckedAt = ptr.To(metav1.NewTime(c.Clock.Now()).Rfc3339Copy())
-	return tags
 }
 
 // reference returns the entry of the history that says what was resolved; when it was imported is known once it is recorded.
@@ -156,25 +179,27 @@ func anchor(dgst digest.Digest) string {
 	return "anchor-" + dgst.Encoded()
 }
 
-// pointLatest lets latest at the mirror follow the Image's current reference, when that is there.
-func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image) error {
-	if len(image.Status.HashReferences) == 0 {
-		return nil
+// pointLatest lets latest at the mirror be an Image's current reference, when that is there, and nothing when it is not; set says
+// whether the mirror was written to.
+func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image) (set bool, err error) {
+	front := current(image)
+	if front == "" {
+		return false, nil
 	}
-	current := &image.Status.HashReferences[0]
 	destination, repository, err := c.Mirrors.Repository(ctx, image.Namespace, image.Name)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if current.ImageReference != fmt.Sprintf("%s@%s", repository, digestOf(current)) {
-		// What latest named is not what the Image means any more, and that is not here.
-		mirrored := slices.ContainsFunc(image.Status.HashReferences, func(ref v1beta1.HashReference) bool {
-			return strings.HasPrefix(ref.ImageReference, repository+"@")
-		})
-		if !mirrored {
-			return nil
-		}
-		return destination.Untag(ctx, "latest")
+	dgst := digestOf(&image.Status.HashReferences[0])
+	if front == fmt.Sprintf("%s@%s", repository, dgst) {
+		return true, destination.Commit(ctx, map[string]digest.Digest{"latest": dgst})
 	}
-	return destination.Commit(ctx, map[string]digest.Digest{"latest": digestOf(current)})
+	// What latest named is not what the Image means any more, and that is not here.
+	mirrored := slices.ContainsFunc(image.Status.HashReferences, func(ref v1beta1.HashReference) bool {
+		return strings.HasPrefix(ref.ImageReference, repository+"@")
+	})
+	if !mirrored {
+		return false, nil
+	}
+	return true, destination.Untag(ctx, "latest")
 }

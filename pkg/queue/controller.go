@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/keymutex"
+	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	clientset "tagger.dev/tagger/pkg/generated/clientset/versioned"
@@ -29,10 +29,8 @@ import (
 	"tagger.dev/tagger/pkg/limit"
 )
 
-// writeLocks is how many Images may be written to at once, but for hash collisions.
-const writeLocks = 1024
-
-// byImage is the index of ImageImports by the Image that they import, as namespace/name.
+// byImage is the index of ImageImports by the Image that they import, and of MirrorReleases by the one that they are for, as
+// namespace/name.
 const byImage = "image"
 
 // Importer resolves and copies images.
@@ -40,9 +38,7 @@ type Importer interface {
 	Resolve(ctx context.Context, src importer.Source, known digest.Digest) (*importer.Resolved, error)
 	Mirror(ctx context.Context, src importer.Source, resolved *importer.Resolved, dst importer.Destination,
 		progress func(importer.Progress)) (*importer.Mirrored, error)
-	MirrorReferrers(ctx context.Context, src importer.Source, resolved *importer.Resolved, dst importer.Destination) (map[string]digest.Digest, error)
-	// Pause returns how long the host of a reference is not to be asked anything; 0 where it may be.
-	Pause(ref importer.Reference) time.Duration
+	MirrorReferrers(ctx context.Context, src importer.Source, resolved *importer.Resolved, dst importer.Destination) (*importer.Referrers, error)
 }
 
 // Keychains returns the credentials that imports of a namespace may use.
@@ -56,51 +52,79 @@ type Mirrors interface {
 
 // Config is what a Controller needs; every field is required.
 type Config struct {
-	Client    clientset.Interface
+	Client clientset.Interface
+	// Identity names this process in the claims of imports. No other process has it, nor had it before.
+	Identity string
+	// SoleReplica says that no other process runs imports: a claim of somebody else is that of a predecessor that has ended,
+	// and is taken up at once.
+	SoleReplica bool
+
 	Importer  Importer
 	Keychains Keychains
 	Mirrors   Mirrors
 	Clock     clock.WithTicker
-	// Workers is how many attempts run at once; PerHost how many of them at one upstream host.
-	Workers, PerHost int
+	// Workers is how many attempts run at once, and how many schedules are looked at; PerHost how many attempts at one upstream host,
+	// and PerNamespace how many of one namespace, whose sources may be slow on purpose.
+	Workers, PerHost, PerNamespace int
 	// AttemptTimeout ends an attempt, mirroring included.
 	AttemptTimeout time.Duration
 	// DrainTimeout is how long attempts that run when Run's context ends may go on. What is cut off then is taken up again by
 	// the next start.
 	DrainTimeout time.Duration
+	// ReleaseDelay is how long the mirror keeps what an Image does not mean any more; 0 for no longer than it takes.
+	ReleaseDelay time.Duration
+	// Running returns those of some digests that a Pod of a namespace runs.
+	Running func(ctx context.Context, namespace string, digests []digest.Digest) ([]digest.Digest, error)
 	// CollectOrphans removes ImageImports whose Image is gone: where no garbage collector runs beside the server.
 	CollectOrphans bool
 }
 
-// Controller runs imports. Use New.
+// Controller runs imports, and releases at the mirror what is not meant any more. Use New.
 type Controller struct {
 	Config
-	queue    workqueue.TypedRateLimitingInterface[cache.ObjectName]
-	informer informers.SharedInformerFactory
-	imports  cache.SharedIndexInformer
-	images   cache.SharedIndexInformer
-	lister   listers.ImageImportLister
-	hosts    *limit.Keyed
-	underWay underWay
+	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
+	// refreshes are the Images whose schedule is to be looked at.
+	refreshes workqueue.TypedRateLimitingInterface[cache.ObjectName]
+	// releases are the MirrorReleases that are to be looked at.
+	releases       workqueue.TypedRateLimitingInterface[cache.ObjectName]
+	informer       informers.SharedInformerFactory
+	imports        cache.SharedIndexInformer
+	images         cache.SharedIndexInformer
+	mirrorReleases cache.SharedIndexInformer
+	lister         listers.ImageImportLister
+	hosts          *limit.Keyed
+	namespaces     *limit.Keyed
+	// releasing lets one release of a namespace be tried at a time: its mirror may be its own.
+	releasing *limit.Keyed
+	underWay  underWay
+	claimed   sightings
+	// started is when Run began to work.
+	started time.Time
 	// writing lets one of several imports of an Image write to it at a time, as namespace/name.
-	writing keymutex.KeyMutex
+	writing *limit.Keyed
 }
 
 // New returns a Controller that does nothing until Run is called.
 func New(config Config) (*Controller, error) {
+	if config.Identity == "" {
+		return nil, errors.New("the queue has no identity")
+	}
 	registerMetrics()
 	factory := informers.NewSharedInformerFactoryWithOptions(config.Client, 0, informers.WithTransform(trim))
 	c := &Controller{
-		Config: config,
-		queue: workqueue.NewTypedRateLimitingQueueWithConfig(
-			workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName](),
-			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: "imports", Clock: config.Clock}),
-		informer: factory,
-		imports:  factory.Tagger().V1beta1().ImageImports().Informer(),
-		images:   factory.Tagger().V1beta1().Images().Informer(),
-		lister:   factory.Tagger().V1beta1().ImageImports().Lister(),
-		hosts:    limit.NewKeyed(config.PerHost),
-		writing:  keymutex.NewHashed(writeLocks),
+		Config:         config,
+		queue:          newQueue("imports", config.Clock),
+		refreshes:      newQueue("refreshes", config.Clock),
+		releases:       newQueue("releases", config.Clock),
+		informer:       factory,
+		imports:        factory.Tagger().V1beta1().ImageImports().Informer(),
+		images:         factory.Tagger().V1beta1().Images().Informer(),
+		mirrorReleases: factory.Tagger().V1beta1().MirrorReleases().Informer(),
+		lister:         factory.Tagger().V1beta1().ImageImports().Lister(),
+		hosts:          limit.NewKeyed(config.PerHost),
+		namespaces:     limit.NewKeyed(config.PerNamespace),
+		releasing:      limit.NewKeyed(1),
+		writing:        limit.NewKeyed(1),
 	}
 	if err := c.imports.AddIndexers(cache.Indexers{byImage: func(obj any) ([]string, error) {
 		imp := obj.(*v1beta1.ImageImport)
@@ -109,22 +133,36 @@ func New(config Config) (*Controller, error) {
 		return nil, err
 	}
 	if _, err := c.imports.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    c.enqueue,
-		UpdateFunc: func(_, obj any) { c.enqueue(obj) },
+		AddFunc:    c.enqueueImport,
+		UpdateFunc: func(_, obj any) { c.enqueueImport(obj) },
 		DeleteFunc: c.cancelDeleted,
 	}); err != nil {
 		return nil, err
 	}
-	if _, err := c.images.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: c.enqueueImportsOf}); err != nil {
+	if _, err := c.images.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { enqueue(c.refreshes, obj) },
+		UpdateFunc: func(_, obj any) { enqueue(c.refreshes, obj) },
+		DeleteFunc: c.enqueueImportsOf,
+	}); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return c, c.watchReleases()
 }
 
-// trim drops from the caches what the controller never reads there.
+func newQueue(name string, clock clock.WithTicker) workqueue.TypedRateLimitingInterface[cache.ObjectName] {
+	return workqueue.NewTypedRateLimitingQueueWithConfig(workqueue.DefaultTypedControllerRateLimiter[cache.ObjectName](),
+		workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: name, Clock: clock})
+}
+
+// trim drops from the caches what the controller never reads there. What it reads of the status of an Image is when that was last
+// imported.
 func trim(obj any) (any, error) {
 	if image, ok := obj.(*v1beta1.Image); ok {
-		image.Spec, image.Status = v1beta1.ImageSpec{}, v1beta1.ImageStatus{}
+		last := lastAttempt(&image.Status)
+		image.Status = v1beta1.ImageStatus{}
+		if !last.IsZero() {
+			image.Status.LastAttemptTime = ptr.To(metav1.NewTime(last))
+		}
 	}
 	if accessor, err := meta.Accessor(obj); err == nil {
 		accessor.SetManagedFields(nil)
@@ -132,22 +170,32 @@ func trim(obj any) (any, error) {
 	return obj, nil
 }
 
-func (c *Controller) enqueue(obj any) {
+func enqueue(queue workqueue.TypedRateLimitingInterface[cache.ObjectName], obj any) {
 	name, err := cache.DeletionHandlingObjectToName(obj)
 	if err != nil {
 		utilruntime.HandleError(err)
 		return
 	}
-	c.queue.Add(name)
+	queue.Add(name)
 }
 
-// cancelDeleted ends the attempt of an import that was deleted.
+// enqueueImport has an import looked at and, when it has ended, the schedule of its Image.
+func (c *Controller) enqueueImport(obj any) {
+	enqueue(c.queue, obj)
+	if imp := obj.(*v1beta1.ImageImport); imp.Status.CompletionTime != nil {
+		c.refreshes.Add(cache.NewObjectName(imp.Namespace, imp.Spec.TargetImage))
+	}
+}
+
+// cancelDeleted ends the attempt of an import that was deleted, and has it forgotten and the schedule of its Image looked at.
 func (c *Controller) cancelDeleted(obj any) {
+	enqueue(c.queue, obj)
 	if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = unknown.Obj
 	}
 	if imp, ok := obj.(*v1beta1.ImageImport); ok {
 		c.underWay.cancel(imp.UID, errImportGone)
+		c.refreshes.Add(cache.NewObjectName(imp.Namespace, imp.Spec.TargetImage))
 	}
 }
 
@@ -175,7 +223,7 @@ func (c *Controller) enqueueImportsOf(obj any) {
 		if owner := metav1.GetControllerOf(imp); owner != nil && owner.UID == deleted {
 			c.underWay.cancel(imp.UID, errImageGone)
 		}
-		c.enqueue(imp)
+		enqueue(c.queue, imp)
 	}
 }
 
@@ -185,22 +233,24 @@ func (c *Controller) Run(ctx context.Context) {
 	defer utilruntime.HandleCrashWithContext(ctx)
 	c.informer.StartWithContext(ctx)
 	defer c.informer.Shutdown()
-	if !cache.WaitForCacheSync(ctx.Done(), c.imports.HasSynced, c.images.HasSynced) {
-		c.queue.ShutDown()
+	if !cache.WaitForCacheSync(ctx.Done(), c.imports.HasSynced, c.images.HasSynced, c.mirrorReleases.HasSynced) {
+		c.shutDown()
 		return // asked to stop before it began: there is nothing to let end
 	}
-	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	c.started = c.Clock.Now().Round(0) // by the clock on the wall, as the times of Images are
+	working, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	var workers sync.WaitGroup
 	for range c.Workers {
-		workers.Go(func() {
-			for c.next(work) {
-			}
-		})
+		workers.Go(func() { work(working, c.queue, "imageImport", "Import", c.sync) })
+		workers.Go(func() { work(working, c.refreshes, "image", "The schedule of an Image", c.syncRefresh) })
+	}
+	for range releaseWorkers {
+		workers.Go(func() { work(working, c.releases, "mirrorRelease", "A release at the mirror", c.syncRelease) })
 	}
 	<-ctx.Done()
 	logger.Info("Letting imports end", "atMost", c.DrainTimeout)
-	c.queue.ShutDown()
+	c.shutDown()
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
@@ -216,41 +266,55 @@ func (c *Controller) Run(ctx context.Context) {
 	}
 }
 
+func (c *Controller) shutDown() {
+	c.queue.ShutDown()
+	c.refreshes.ShutDown()
+	c.releases.ShutDown()
+}
+
 // errDrained is why attempts end that would take longer than a shutdown may.
 var errDrained = errors.New("the server is stopping")
 
-// next handles one key; it returns false when the queue has shut down. After the shutdown what is still queued is left to
-// the next start.
-func (c *Controller) next(ctx context.Context) bool {
-	key, shutdown := c.queue.Get()
-	if shutdown {
-		return false
-	}
-	defer c.queue.Done(key)
-	if c.queue.ShuttingDown() {
+// work handles the keys of a queue one after another, until that has shut down: what is still queued then is left to the next start.
+// What sync returns is after which time a key needs to be looked at again; 0 for never. The log calls a key's object kind, and what
+// has to be done for it subject.
+func work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.ObjectName], kind, subject string,
+	sync func(context.Context, cache.ObjectName) (time.Duration, error)) {
+	one := func() (more bool) {
+		key, shutdown := queue.Get()
+		if shutdown {
+			return false
+		}
+		defer queue.Done(key)
+		if queue.ShuttingDown() {
+			return true
+		}
+		logger := klog.LoggerWithValues(klog.FromContext(ctx), kind, klog.KRef(key.Namespace, key.Name))
+		after, err := sync(klog.NewContext(ctx, logger), key)
+		switch {
+		case context.Cause(ctx) != nil && err != nil: // stopping: the next start takes it up again
+		case err != nil:
+			logger.Error(err, subject+" is looked at again")
+			queue.AddRateLimited(key)
+		default:
+			queue.Forget(key)
+			if after > 0 {
+				queue.AddAfter(key, after)
+			}
+		}
 		return true
 	}
-	logger := klog.LoggerWithValues(klog.FromContext(ctx), "imageImport", klog.KRef(key.Namespace, key.Name))
-	after, err := c.sync(klog.NewContext(ctx, logger), key)
-	switch {
-	case context.Cause(ctx) != nil && err != nil: // stopping: the next start takes it up again
-	case err != nil:
-		logger.Error(err, "Import is looked at again")
-		c.queue.AddRateLimited(key)
-	default:
-		c.queue.Forget(key)
-		if after > 0 {
-			c.queue.AddAfter(key, after)
-		}
+	for one() {
 	}
-	return true
 }
 
 // sync does what an ImageImport needs now, and returns after which time it needs to be looked at again; 0 for never.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	defer c.hosts.Settle(key.String())
+	defer c.namespaces.Settle(key.String())
 	cached, err := c.lister.ImageImports(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) || err == nil && cached.DeletionTimestamp != nil {
+		c.claimed.forget(key)
 		return 0, nil
 	}
 	if err != nil {
@@ -262,38 +326,45 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Durat
 		}
 	}
 	if cached.Status.CompletionTime != nil {
+		c.claimed.forget(key)
 		return c.collectFinished(ctx, cached)
 	}
 	if wait := c.untilDue(cached); wait > 0 {
 		return wait, nil
 	}
-	// The spec never changes, so the cache does here: an import that waits for its host costs no request.
+	if wait := c.untilFree(key, cached); wait > 0 {
+		return wait, nil // or until its holder writes to it
+	}
+	// An import that waits for a place costs no request.
 	release, free := c.place(cached, key)
 	if !free {
 		return 0, nil // it is looked at again when there is a place
 	}
 	defer release()
-	// The cache may lag behind this server's own writes: an attempt begins with what is stored.
-	imp, err := c.Client.TaggerV1beta1().ImageImports(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
-	if err != nil {
-		return 0, client(err)
-	}
-	if imp.Status.CompletionTime != nil || imp.DeletionTimestamp != nil {
-		return 0, nil // the event of that write brings it here again
-	}
-	if wait := c.untilDue(imp); wait > 0 {
-		return wait, nil
-	}
-	return c.run(ctx, imp)
+	// Before anything is read: what is deleted after that ends the attempt, and what was deleted before cannot be claimed.
+	attempt, end := c.underWay.begin(ctx, cached.UID)
+	defer end()
+	return c.run(ctx, attempt, cached)
 }
 
-// place takes the place of an attempt at its upstream host. Without a free one the import is queued again once there is.
+// place takes the places of an attempt in its namespace and at its upstream host, whose names never change. Without a free one the
+// import is queued again once there is.
 func (c *Controller) place(imp *v1beta1.ImageImport, key cache.ObjectName) (release func(), free bool) {
+	wake := func() { c.queue.Add(key) }
+	inNamespace, free := c.namespaces.AcquireOrWait(key.Namespace, key.String(), wake)
+	if !free {
+		return nil, false
+	}
 	ref, err := importer.ParseReference(imp.Spec.From)
 	if err != nil {
-		return func() {}, true // the attempt says what is wrong
+		return inNamespace, true // the attempt says what is wrong
 	}
-	return c.hosts.AcquireOrWait(ref.Host(), key.String(), func() { c.queue.Add(key) })
+	atHost, free := c.hosts.AcquireOrWait(ref.Registry(), key.String(), wake)
+	if !free {
+		inNamespace()
+		return nil, false
+	}
+	return func() { atHost(); inNamespace() }, true
 }
 
 func (c *Controller) untilDue(imp *v1beta1.ImageImport) time.Duration {

@@ -63,12 +63,12 @@ func TestDrain(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		ends     bool // the attempt ends before DrainTimeout
-		want     metav1.ConditionStatus
+		want     said // the import, when Run has returned
 		attempts int
 		resolves int // of the running import, the next start included
 	}{
-		{name: "the attempt ends in time", ends: true, want: metav1.ConditionTrue, attempts: 1, resolves: 1},
-		{name: "the attempt takes too long", attempts: 0, resolves: 2},
+		{name: "the attempt ends in time", ends: true, want: said{Status: metav1.ConditionTrue, Reason: v1beta1.ReasonImported}, attempts: 1, resolves: 1},
+		{name: "the attempt takes too long", want: said{Status: metav1.ConditionUnknown, Reason: v1beta1.ReasonPending}, resolves: 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCluster(t)
@@ -100,14 +100,14 @@ func TestDrain(t *testing.T) {
 				}
 			}
 			status := c.imp("one").Status
-			if got := condition(status.Conditions); got.Status != tc.want && got.Reason != v1beta1.ReasonInProgress {
-				t.Errorf("left as %s/%s, want %q", got.Status, got.Reason, tc.want)
+			if got := condition(status.Conditions); got.Status != tc.want.Status || got.Reason != tc.want.Reason || status.Claim != nil {
+				t.Errorf("left as %s/%s, claimed by %v; want %+v, released", got.Status, got.Reason, status.Claim, tc.want)
 			}
 			if len(status.ImportAttempts) != tc.attempts || (status.CompletionTime != nil) != tc.ends {
 				t.Errorf("left with attempts %+v, completed %v; want %d", status.ImportAttempts, status.CompletionTime, tc.attempts)
 			}
-			if got := condition(c.image("app").Status.Conditions).Status; got != tc.want {
-				t.Errorf("the Image was left as %q, want %q", got, tc.want)
+			if got := condition(c.image("app").Status.Conditions).Status; (got == metav1.ConditionTrue) != tc.ends {
+				t.Errorf("the Image was left as %q", got)
 			}
 			if got := len(c.source.times(waiting.Spec.From)); got != 0 {
 				t.Errorf("an attempt began after the stop")
@@ -274,6 +274,40 @@ func TestPerHost(t *testing.T) {
 	}
 }
 
+// TestPerNamespace has the imports of one namespace come from sources that hang: another namespace has a worker all the same.
+func TestPerNamespace(t *testing.T) {
+	c := newCluster(t)
+	gate := newGate()
+	c.source.onResolve(func(ctx context.Context, _ importer.Source) error { return gate.pass(ctx) })
+	names := []string{"one", "two", "three"}
+	for _, name := range names {
+		image := newImage(name, "uid-"+name)
+		image.Spec.From = name + ".example.com/app:latest"
+		c.source.move(image.Spec.From, digest.FromString(name))
+		c.put(image)
+		c.put(newImport(name, image, false))
+	}
+	c.run(workers(2), func(config *Config) { config.PerNamespace = 1 })
+	gate.wait(t)
+	image := newImage("app", "uid-app")
+	image.Namespace, image.Spec.From = "other", barrierFrom
+	imp := newImport("four", image, false)
+	imp.Namespace = "other"
+	c.put(image)
+	c.put(imp)
+	c.until("the import of the other namespace does not end", func() bool {
+		obj, err := c.client.Tracker().Get(importsGVR, "other", "four")
+		return err == nil && obj.(*v1beta1.ImageImport).Status.CompletionTime != nil
+	})
+	close(gate.opened)
+	for _, name := range names {
+		c.finished(name)
+		if got := len(c.imp(name).Status.ImportAttempts); got != 1 {
+			t.Errorf("%d attempts of %s, want 1", got, name)
+		}
+	}
+}
+
 // TestPausedHost has one host asked to be left alone: its imports wait, without an attempt and without the only worker, and
 // others go on.
 func TestPausedHost(t *testing.T) {
@@ -298,7 +332,7 @@ func TestPausedHost(t *testing.T) {
 			t.Errorf("%s waits until %s, want the end of the pause, %s, or a little later", name, next, until)
 		}
 		want := metav1.Condition{Type: "Imported", Status: metav1.ConditionUnknown, Reason: "RateLimited", ObservedGeneration: 1,
-			LastTransitionTime: metav1.NewTime(start), Message: "attempt 1 of 10 waits: example.com asked another import to leave it alone for a while"}
+			LastTransitionTime: metav1.NewTime(start), Message: "attempt 1 of 10 waits: leave me alone"}
 		if diff := cmp.Diff(want, condition(status.Conditions)); diff != "" {
 			t.Errorf("condition of %s (-want +got):\n%s", name, diff)
 		}

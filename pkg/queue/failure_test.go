@@ -360,3 +360,22 @@ func TestUnrecordable(t *testing.T) {
 		t.Errorf("the import says %s: %s", got.Reason, got.Message)
 	}
 }
+
+// TestNotSuperseded: an import that failed is tried again also after a later one from the same source succeeded: it undoes nothing.
+func TestNotSuperseded(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	c.put(image)
+	c.source.fails(errors.New("down"))
+	c.run()
+	c.put(newImport("first", image, false))
+	c.attempted("first", 1)
+	c.source.onResolve(nil)
+	c.clock.Step(time.Second)
+	c.put(newImport("second", image, false))
+	c.finished("second")
+	c.advance(time.Second, "the import is not tried again", func() bool { return c.imp("first").Status.CompletionTime != nil })
+	if got := condition(c.imp("first").Status.Conditions); got.Status != metav1.ConditionTrue {
+		t.Errorf("ended %s: %s", got.Reason, got.Message)
+	}
+}

@@ -5,6 +5,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"slices"
@@ -45,7 +46,7 @@ type source struct {
 	known     []digest.Digest
 	sources   []importer.Source
 	referred  []digest.Digest // whose referrers were copied
-	referring func(context.Context, *importer.Resolved, importer.Destination) (map[string]digest.Digest, error)
+	referring func(context.Context, *importer.Resolved, importer.Destination) (*importer.Referrers, error)
 	mirrored  []digest.Digest
 	busy, top int
 	paused    map[string]time.Time // until when, by host
@@ -60,15 +61,13 @@ func newSource(clock clock.PassiveClock) *source {
 	}
 }
 
-func (s *source) Pause(ref importer.Reference) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return max(s.paused[ref.Host()].Sub(s.clock.Now()), 0)
-}
-
 func (s *source) Resolve(ctx context.Context, src importer.Source, known digest.Digest) (*importer.Resolved, error) {
 	s.mu.Lock()
 	at := s.clock.Now()
+	if left := s.paused[src.Reference.Host()].Sub(at); left > 0 {
+		s.mu.Unlock()
+		return nil, &importer.Error{Kind: importer.RateLimited, RetryAfter: left, Paused: true, Err: errors.New("leave me alone")}
+	}
 	name := src.Reference.String()
 	tag := s.tags[name]
 	s.resolved[name] = append(s.resolved[name], at)
@@ -114,14 +113,14 @@ func (s *source) Mirror(ctx context.Context, _ importer.Source, res *importer.Re
 	return &importer.Mirrored{Size: mirroredSize, Platforms: mirroredPlatforms, MediaType: mediaType}, nil
 }
 
-func (s *source) MirrorReferrers(ctx context.Context, _ importer.Source, res *importer.Resolved, dst importer.Destination) (map[string]digest.Digest, error) {
+func (s *source) MirrorReferrers(ctx context.Context, _ importer.Source, res *importer.Resolved, dst importer.Destination) (*importer.Referrers, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.referred = append(s.referred, res.Digest)
 	if s.referring != nil {
 		return s.referring(ctx, res, dst)
 	}
-	return map[string]digest.Digest{}, nil
+	return &importer.Referrers{}, nil
 }
 
 // onResolve sets what runs within each resolve from now on.
@@ -187,15 +186,23 @@ type mirror struct {
 	content    map[digest.Digest]bool
 	tags       map[string]digest.Digest
 	err        error                           // of finding the repository
+	locating   func(ctx context.Context) error // fails finding the repository
 	completing func(ctx context.Context) error // fails Complete
 	committing func(tag string) error          // fails Commit
+	untagging  func() error                    // runs before Untag, and fails it
+	unbounded  []string                        // tags whose Commit might have lasted for ever
 }
 
 func newMirror() *mirror {
 	return &mirror{address: "mirror.example", content: map[digest.Digest]bool{}, tags: map[string]digest.Digest{}}
 }
 
-func (m *mirror) Repository(_ context.Context, namespace, image string) (importer.Destination, string, error) {
+func (m *mirror) Repository(ctx context.Context, namespace, image string) (importer.Destination, string, error) {
+	if m.locating != nil {
+		if err := m.locating(ctx); err != nil {
+			return nil, "", err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m, m.address + "/" + namespace + "/" + image, m.err
@@ -210,10 +217,13 @@ func (m *mirror) Push(_ context.Context, desc ocispec.Descriptor, _ io.Reader) e
 	return nil
 }
 
-func (m *mirror) Commit(_ context.Context, tags map[string]digest.Digest) error {
+func (m *mirror) Commit(ctx context.Context, tags map[string]digest.Digest) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for tag, root := range tags {
+		if _, bounded := ctx.Deadline(); !bounded {
+			m.unbounded = append(m.unbounded, tag)
+		}
 		if m.committing != nil {
 			if err := m.committing(tag); err != nil {
 				return err
@@ -225,6 +235,14 @@ func (m *mirror) Commit(_ context.Context, tags map[string]digest.Digest) error 
 }
 
 func (m *mirror) Untag(_ context.Context, tags ...string) error {
+	m.mu.Lock()
+	untagging := m.untagging
+	m.mu.Unlock()
+	if untagging != nil {
+		if err := untagging(); err != nil {
+			return err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, tag := range tags {
@@ -242,6 +260,13 @@ func (m *mirror) Complete(ctx context.Context, root digest.Digest) (bool, error)
 		}
 	}
 	return m.content[root], nil
+}
+
+// onUntag sets what runs before each Untag from now on, and fails it.
+func (m *mirror) onUntag(untagging func() error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.untagging = untagging
 }
 
 // lose forgets everything, as a registry whose volume was lost.

@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
@@ -42,6 +44,8 @@ var (
 	start      = time.Date(2022, 2, 6, 19, 6, 24, 0, time.UTC)
 	imagesGVR  = v1beta1.SchemeGroupVersion.WithResource("images")
 	importsGVR = v1beta1.SchemeGroupVersion.WithResource("imageimports")
+	// releasesGVR are the MirrorReleases.
+	releasesGVR = v1beta1.SchemeGroupVersion.WithResource("mirrorreleases")
 	// errNotWritten is how a write fails that a killed server did not do any more.
 	errNotWritten = errors.New("the write was refused")
 )
@@ -59,8 +63,12 @@ type cluster struct {
 	version  int
 	written  []string                                       // resource/name of every status write
 	imports  []*v1beta1.ImageImport                         // every ImageImport as its status was written
+	created  []*v1beta1.ImageImport                         // those that a controller created
 	before   func(resource string, obj metav1.Object) error // may write itself or fail a status write before that lands
 	barriers int
+	replicas int                    // controllers so far
+	releases int                    // MirrorReleases so far
+	running  map[digest.Digest]bool // what Pods run
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -68,9 +76,45 @@ func newCluster(t *testing.T) *cluster {
 	t.Parallel()
 	clock := clocktesting.NewFakeClock(start)
 	c := &cluster{T: t, client: fake.NewSimpleClientset(), clock: clock, source: newSource(clock), mirror: newMirror()}
-	c.client.PrependReactor("update", "*", c.updateStatus)
-	c.client.PrependReactor("delete", "*", c.delete)
+	c.serve(c.client)
 	return c
+}
+
+// serve has the cluster answer a client.
+func (c *cluster) serve(client *fake.Clientset) {
+	client.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		watcher, err := c.client.Tracker().Watch(action.GetResource(), action.GetNamespace(), action.(clienttesting.WatchActionImpl).ListOptions)
+		if err != nil {
+			return true, nil, err
+		}
+		return true, watch.Filter(watcher, func(event watch.Event) (watch.Event, bool) {
+			event.Object = event.Object.DeepCopyObject() // some are those that are stored
+			return event, true
+		}), nil
+	})
+	client.PrependReactor("create", "imageimports", c.createImport)
+	client.PrependReactor("create", "mirrorreleases", c.createRelease)
+	client.PrependReactor("update", "*", c.updateStatus)
+	client.PrependReactor("update", "mirrorreleases", c.updateRelease)
+	client.PrependReactor("delete", "*", c.delete)
+}
+
+// createImport fills in from the Image what is absent, as the server does.
+func (c *cluster) createImport(action clienttesting.Action) (bool, runtime.Object, error) {
+	imp := action.(clienttesting.CreateAction).GetObject().(*v1beta1.ImageImport).DeepCopy()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, err := c.client.Tracker().Get(imagesGVR, imp.Namespace, imp.Spec.TargetImage)
+	if err != nil {
+		return true, nil, apierrors.NewInvalid(v1beta1.Kind("ImageImport"), imp.Name, nil) // nothing says where to import from
+	}
+	if _, err := c.client.Tracker().Get(importsGVR, imp.Namespace, imp.Name); err == nil {
+		return true, nil, apierrors.NewAlreadyExists(v1beta1.Resource("imageimports"), imp.Name)
+	}
+	owned := newImport(imp.Name, found.(*v1beta1.Image), found.(*v1beta1.Image).Spec.Mirror)
+	owned.Labels, owned.Spec.TTLSecondsAfterFinished = imp.Labels, imp.Spec.TTLSecondsAfterFinished
+	c.created = append(c.created, owned)
+	return true, owned, c.store(owned)
 }
 
 func (c *cluster) updateStatus(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -99,10 +143,53 @@ func (c *cluster) updateStatus(action clienttesting.Action) (bool, runtime.Objec
 		stored.Status = throughJSON(update.GetObject().(*v1beta1.Image).Status)
 	case *v1beta1.ImageImport:
 		stored.Status = throughJSON(update.GetObject().(*v1beta1.ImageImport).Status)
+		if status := &stored.Status; status.Claim != nil && (status.NextAttemptTime != nil || status.CompletionTime != nil) {
+			c.Errorf("%s is claimed by %s while no attempt runs", stored.Name, status.Claim.Holder)
+		}
 		c.imports = append(c.imports, stored.DeepCopy())
 	}
 	c.written = append(c.written, gvr.Resource+"/"+obj.GetName())
 	return true, found, c.store(found)
+}
+
+func (c *cluster) createRelease(action clienttesting.Action) (bool, runtime.Object, error) {
+	release := action.(clienttesting.CreateAction).GetObject().(*v1beta1.MirrorRelease).DeepCopy()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.before != nil {
+		if err := c.before(releasesGVR.Resource, release); err != nil {
+			return true, nil, err
+		}
+	}
+	if _, err := c.client.Tracker().Get(releasesGVR, "", release.Name); err == nil {
+		return true, nil, apierrors.NewAlreadyExists(v1beta1.Resource("mirrorreleases"), release.Name)
+	}
+	c.releases++
+	release.UID = types.UID("uid-release-" + strconv.Itoa(c.releases))
+	release.Spec, release.Status = throughJSON(release.Spec), v1beta1.MirrorReleaseStatus{}
+	return true, release, c.store(release)
+}
+
+// updateRelease writes the spec of a release, which has the status forgotten, or the status alone.
+func (c *cluster) updateRelease(action clienttesting.Action) (bool, runtime.Object, error) {
+	update := action.(clienttesting.UpdateAction)
+	release := update.GetObject().(*v1beta1.MirrorRelease)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found, err := c.client.Tracker().Get(releasesGVR, "", release.Name)
+	if err != nil {
+		return true, nil, err
+	}
+	stored := found.(*v1beta1.MirrorRelease)
+	if stored.UID != release.UID || stored.ResourceVersion != release.ResourceVersion {
+		return true, nil, apierrors.NewConflict(releasesGVR.GroupResource(), release.Name, errors.New("the object has been modified"))
+	}
+	if update.GetSubresource() == "status" {
+		stored.Status = throughJSON(release.Status)
+	} else {
+		stored.Spec, stored.Status = throughJSON(release.Spec), v1beta1.MirrorReleaseStatus{}
+	}
+	return true, stored, c.store(stored)
 }
 
 func (c *cluster) delete(action clienttesting.Action) (bool, runtime.Object, error) {
@@ -112,7 +199,8 @@ func (c *cluster) delete(action clienttesting.Action) (bool, runtime.Object, err
 		return true, nil, err
 	}
 	stored, _ := meta.Accessor(found)
-	if options.Preconditions == nil || ptr.Deref(options.Preconditions.UID, "") != stored.GetUID() {
+	if options.Preconditions == nil || ptr.Deref(options.Preconditions.UID, "") != stored.GetUID() ||
+		ptr.Deref(options.Preconditions.ResourceVersion, stored.GetResourceVersion()) != stored.GetResourceVersion() {
 		return true, nil, apierrors.NewConflict(action.GetResource().GroupResource(), stored.GetName(), errors.New("another UID"))
 	}
 	return false, nil, nil
@@ -121,8 +209,11 @@ func (c *cluster) delete(action clienttesting.Action) (bool, runtime.Object, err
 // store writes an object with the next resource version; mu is held.
 func (c *cluster) store(obj runtime.Object) error {
 	gvr := importsGVR
-	if _, ok := obj.(*v1beta1.Image); ok {
+	switch obj.(type) {
+	case *v1beta1.Image:
 		gvr = imagesGVR
+	case *v1beta1.MirrorRelease:
+		gvr = releasesGVR
 	}
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
@@ -169,6 +260,13 @@ func (c *cluster) writes() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.written)
+}
+
+// podsRun is what Pods run, as a test says.
+func (c *cluster) podsRun(_ context.Context, _ string, digests []digest.Digest) ([]digest.Digest, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(digests), func(dgst digest.Digest) bool { return !c.running[dgst] }), nil
 }
 
 func (c *cluster) remove(name string) {
@@ -279,10 +377,12 @@ type running struct {
 // idle returns a controller that does not run: it does what it is called for alone.
 func (c *cluster) idle(options ...func(*Config)) *Controller {
 	c.Helper()
+	c.replicas++
 	config := Config{
-		Client: c.client, Importer: c.source, Mirrors: c.mirror, Clock: c.clock,
+		Client: c.client, Identity: "replica-" + strconv.Itoa(c.replicas), Importer: c.source, Mirrors: c.mirror, Clock: c.clock,
 		Keychains: func(string) importer.Keychain { return nil },
-		Workers:   1, PerHost: 10, AttemptTimeout: time.Minute, DrainTimeout: time.Minute,
+		Workers:   1, PerHost: 10, PerNamespace: 10, AttemptTimeout: time.Minute, DrainTimeout: time.Minute,
+		ReleaseDelay: 7 * 24 * time.Hour, Running: c.podsRun,
 	}
 	for _, option := range options {
 		option(&config)
@@ -326,6 +426,9 @@ func (c *cluster) stop(r *running) {
 	r.cancel()
 	c.until("the controller does not end", r.hasEnded)
 }
+
+// sole has a controller be the only one.
+func sole(config *Config) { config.SoleReplica = true }
 
 func workers(n int) func(*Config) { return func(config *Config) { config.Workers = n } }
 

@@ -71,6 +71,14 @@ func entryOfImport(history []v1beta1.HashReference, importUID types.UID) *v1beta
 	return nil
 }
 
+// current returns the reference that an Image means now, empty where it means none yet.
+func current(image *v1beta1.Image) string {
+	if len(image.Status.HashReferences) == 0 {
+		return ""
+	}
+	return image.Status.HashReferences[0].ImageReference
+}
+
 // recorded returns what was recorded for an import, nil when nothing was.
 func recorded(status *v1beta1.ImageStatus, importUID types.UID) *v1beta1.HashReference {
 	return entryOfImport(status.RecordedImports, importUID)

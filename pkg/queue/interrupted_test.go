@@ -6,6 +6,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/importer"
@@ -47,7 +51,7 @@ func TestKilledBetweenTheWrites(t *testing.T) {
 			c.put(newImport("one", image, false))
 			gate := newGate()
 			c.beforeWrite(func(_ string, obj metav1.Object) error {
-				if obj.GetName() == "one" {
+				if obj.GetName() == "one" && recorded(&c.image("app").Status, "uid-one") != nil {
 					gate.entered <- struct{}{}
 					return errNotWritten
 				}
@@ -63,14 +67,14 @@ func TestKilledBetweenTheWrites(t *testing.T) {
 			if tc.next != "" {
 				c.source.move(appFrom, tc.next)
 				c.put(newImport("two", image, false))
-				second := c.run()
+				second := c.run(sole)
 				c.finished("two")
 				c.stop(second)
 			}
 			c.beforeWrite(nil)
 			c.clock.Step(time.Minute)
 			c.source.move(appFrom, digest.FromString("later still"))
-			c.run()
+			c.run(sole)
 			one := c.finished("one")
 
 			if got := condition(one.Status.Conditions); got.Status != metav1.ConditionTrue {
@@ -271,6 +275,45 @@ func TestImportIsGone(t *testing.T) {
 			}
 			if got := len(c.source.times(appFrom)); got != 2 {
 				t.Errorf("resolved %d times, want once for each", got)
+			}
+		})
+	}
+}
+
+// TestObjectsGoAsTheAttemptBegins deletes the import, or its Image, after it was read, and before the attempt asks the source.
+func TestObjectsGoAsTheAttemptBegins(t *testing.T) {
+	t.Parallel()
+	for deleted, of := range map[string]schema.GroupVersionResource{"one": importsGVR, "app": imagesGVR} {
+		t.Run(of.Resource, func(t *testing.T) {
+			c := newCluster(t)
+			image := newImage("app", "uid-app")
+			c.put(image)
+			gate := newGate()
+			c.source.onResolve(func(ctx context.Context, _ importer.Source) error { return gate.pass(ctx) })
+			r := c.run()
+			heard := map[schema.GroupVersionResource]cache.Indexer{importsGVR: r.imports.GetIndexer(), imagesGVR: r.images.GetIndexer()}[of]
+			var once sync.Once
+			c.client.PrependReactor("get", "images", func(action clienttesting.Action) (bool, runtime.Object, error) {
+				if action.(clienttesting.GetAction).GetName() != "app" {
+					return false, nil, nil
+				}
+				read, err := c.client.Tracker().Get(imagesGVR, namespace, "app")
+				once.Do(func() {
+					err = errors.Join(err, c.client.Tracker().Delete(of, namespace, deleted))
+					err = errors.Join(err, wait.PollUntilContextTimeout(context.Background(), time.Millisecond, patience, true,
+						func(context.Context) (bool, error) {
+							_, known, err := heard.GetByKey(namespace + "/" + deleted)
+							return !known, err
+						}))
+				})
+				return true, read, err
+			})
+			c.put(newImport("one", image, false))
+			c.barrier()
+			select {
+			case <-gate.entered:
+			default:
+				t.Error("the attempt did not begin")
 			}
 		})
 	}

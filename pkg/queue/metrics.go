@@ -10,7 +10,10 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 )
 
-const subsystem = "tagger_import"
+const (
+	subsystem        = "tagger_import"
+	releaseSubsystem = "tagger_mirror_releases"
+)
 
 var (
 	attemptsTotal = metrics.NewCounterVec(&metrics.CounterOpts{
@@ -38,8 +41,40 @@ var (
 		Help:           "Attempts of imports that run now.",
 		StabilityLevel: metrics.ALPHA,
 	})
+	takeoversTotal = metrics.NewCounter(&metrics.CounterOpts{
+		Subsystem:      subsystem,
+		Name:           "takeovers_total",
+		Help:           "Imports that were taken over from a server that had stopped to say that it works at them.",
+		StabilityLevel: metrics.ALPHA,
+	})
+	refreshesTotal = metrics.NewCounter(&metrics.CounterOpts{
+		Subsystem:      subsystem,
+		Name:           "refreshes_total",
+		Help:           "Imports that the schedules of Images asked for.",
+		StabilityLevel: metrics.ALPHA,
+	})
+	releasesPending = metrics.NewGauge(&metrics.GaugeOpts{
+		Subsystem:      releaseSubsystem,
+		Name:           "pending",
+		Help:           "MirrorReleases that there are: what no Image means any more and the mirror has yet.",
+		StabilityLevel: metrics.ALPHA,
+	})
+	releasesTotal = metrics.NewCounterVec(&metrics.CounterOpts{
+		Subsystem: releaseSubsystem,
+		Name:      "ended_total",
+		Help: "Releases at the mirror that are over, by outcome: released, kept (the Image means it again), unsupported (the mirror " +
+			"does not let tags be deleted and keeps it), lost (it could not be written down, and the mirror keeps it).",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"outcome"})
+	releaseFailuresTotal = metrics.NewCounter(&metrics.CounterOpts{
+		Subsystem:      releaseSubsystem,
+		Name:           "failures_total",
+		Help:           "Attempts to release something at the mirror that failed and are made again.",
+		StabilityLevel: metrics.ALPHA,
+	})
 
 	registerMetrics = sync.OnceFunc(func() {
-		legacyregistry.MustRegister(attemptsTotal, attemptSeconds, mirroredBytes, attemptsInFlight)
+		legacyregistry.MustRegister(attemptsTotal, attemptSeconds, mirroredBytes, attemptsInFlight, takeoversTotal, refreshesTotal,
+			releasesPending, releasesTotal, releaseFailuresTotal)
 	})
 )

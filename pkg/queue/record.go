@@ -29,53 +29,66 @@ const (
 	// forgetAfter is how long an Image remembers a recorded import that the cache does not know: it may be newer than the
 	// cache, or it was deleted.
 	forgetAfter = time.Hour
+	// followTimeout bounds how long latest at the mirror is waited for: no heartbeat of the import is written meanwhile, and other
+	// imports of the Image wait.
+	followTimeout = claimDuration / 2
 	// maxMessage bounds the messages of conditions and attempts, in bytes.
 	maxMessage = 1024
 )
 
-// record writes a successful attempt's outcome, first to the Image, then to the import. Nothing is fetched again when
-// somebody else writes the same objects at the same time.
-func (c *Controller) record(ctx context.Context, imp *v1beta1.ImageImport, began time.Time, out outcome) error {
+// record writes a successful attempt's outcome, first to the Image, then to the import, which was as before says when the attempt
+// began. Nothing is fetched again when somebody else writes the same objects at the same time.
+func (c *Controller) record(ctx context.Context, imp, before *v1beta1.ImageImport, out outcome) error {
 	out.ref.ImportedAt = metav1.NewTime(c.Clock.Now()).Rfc3339Copy()
-	if err := c.recordInImage(ctx, imp, &out); err != nil {
+	if err := c.recordInImage(ctx, imp, before, &out); err != nil {
 		switch {
-		case errors.Is(err, errImageGone):
-			return c.fail(ctx, imp, began, err)
+		case errors.Is(err, errImageGone), errors.Is(err, errRolledBack), errors.Is(err, errSuperseded):
+			return c.fail(ctx, imp, err)
 		case errors.Is(err, errImportGone):
 			return nil
+		case errors.Is(err, errClaimLost), errors.Is(err, errUnwanted):
+			return err
 		}
 		if ctx.Err() != nil {
 			return err
 		}
 		klog.FromContext(ctx).Error(err, "Could not record an import", "image", imp.Spec.TargetImage)
-		return c.fail(ctx, imp, began, &importer.Error{Kind: importer.Unavailable,
+		return c.fail(ctx, imp, &importer.Error{Kind: importer.Unavailable,
 			Err: errors.New("the outcome could not be recorded in the Image; the log of the server says why")})
 	}
-	return c.succeed(ctx, imp, began, out)
+	return c.succeed(ctx, imp, out)
 }
 
 // recordInImage writes an outcome to the Image, unless it is there, and lets latest at the mirror follow. Out becomes what was
-// recorded.
-func (c *Controller) recordInImage(ctx context.Context, imp *v1beta1.ImageImport, out *outcome) error {
-	unlock := c.lock(imp)
-	defer unlock()
-	// A deleted import is not wanted any more, even if its attempt could not be ended in time.
-	if stored, err := c.Client.TaggerV1beta1().ImageImports(imp.Namespace).Get(ctx, imp.Name, metav1.GetOptions{}); apierrors.IsNotFound(err) ||
-		err == nil && stored.UID != imp.UID {
-		return errImportGone
-	} else if err != nil {
+// recorded. An outcome that would undo what was decided since the attempt began is refused with what superseded says.
+func (c *Controller) recordInImage(ctx context.Context, imp, before *v1beta1.ImageImport, out *outcome) error {
+	unlock, err := c.lock(ctx, imp)
+	if err != nil {
 		return err
 	}
-	image, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
-		status := &image.Status
+	defer unlock()
+	image, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) error {
+		// An import that was deleted or taken over is not this attempt's any more, even if that could not be ended in time.
+		if err := c.confirm(ctx, imp, image); err != nil {
+			return err
+		}
+		status, now := &image.Status, c.Clock.Now()
 		if recorded(status, imp.UID) == nil {
+			history := notInTheFuture(status.HashReferences, now, out.ref.ResolvedAt)
+			inFront := len(history) == 0 || !out.ref.ResolvedAt.Before(&history[0].ResolvedAt)
+			if err := superseded(before, image, now); err != nil && inFront {
+				return err
+			}
+			out.unchanged = out.unchanged && len(history) > 0 && digestOf(&history[0]) == digestOf(&out.ref)
 			limit := int(ptr.Deref(image.Spec.HistoryLimit, v1beta1.DefaultHistoryLimit))
-			status.HashReferences = addToHistory(notInTheFuture(status.HashReferences, c.Clock.Now(), out.ref.ResolvedAt), out.ref, limit)
+			status.HashReferences = addToHistory(history, out.ref, limit)
+			c.releaseDropped(ctx, image, history, status.HashReferences)
 			ref := out.ref
 			if entry := entryOfImport(status.HashReferences, imp.UID); entry != nil {
 				ref = *entry
 			}
 			status.RecordedImports = append(c.unfinished(image), ref)
+			status.LastAttemptTime = ptr.To(metav1.NewTime(now))
 		}
 		out.ref = *recorded(status, imp.UID)
 		// An import that resolved earlier than what lies in front says nothing of the Image now.
@@ -83,50 +96,70 @@ func (c *Controller) recordInImage(ctx context.Context, imp *v1beta1.ImageImport
 			reason, message := words(*out)
 			c.setCondition(&status.Conditions, observed(image, imp), metav1.ConditionTrue, reason, message)
 		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
+	c.withdrawRelease(ctx, image, out.release)
 	c.follow(ctx, image)
 	return nil
 }
 
 // resume finishes an import that was interrupted after its outcome was written to the Image.
 func (c *Controller) resume(ctx context.Context, imp *v1beta1.ImageImport, out outcome) error {
-	unlock := c.lock(imp)
-	image, err := c.imageOf(ctx, imp)
-	if err == nil {
+	unlock, err := c.lock(ctx, imp)
+	if err != nil {
+		return err
+	}
+	if image, err := c.imageOf(ctx, imp); err == nil {
 		c.follow(ctx, image)
 	}
 	unlock()
-	return c.succeed(ctx, imp, out.ref.ResolvedAt.Time, out)
+	return c.succeed(ctx, imp, out)
 }
 
-// follow lets latest at the mirror name what the Image means now. Where that fails the next import does it.
+// follow lets latest at the mirror name what the Image means now. It looks at the Image again afterwards: of several replicas
+// that do this at once, whichever comes last has then set what the Image means. Where it fails the next import does it.
 func (c *Controller) follow(ctx context.Context, image *v1beta1.Image) {
-	if err := c.pointLatest(ctx, image); err != nil {
-		klog.FromContext(ctx).Error(err, "Could not let latest at the mirror follow the Image")
+	ctx, cancel := context.WithTimeout(ctx, followTimeout)
+	defer cancel()
+	for {
+		set, err := c.pointLatest(ctx, image)
+		if err == nil && !set {
+			return
+		}
+		now := (*v1beta1.Image)(nil)
+		if err == nil {
+			now, err = c.Client.TaggerV1beta1().Images(image.Namespace).Get(ctx, image.Name, metav1.GetOptions{})
+		}
+		switch {
+		case apierrors.IsNotFound(err):
+			return
+		case err != nil:
+			klog.FromContext(ctx).Error(err, "Could not let latest at the mirror follow the Image")
+			return
+		case current(now) == current(image):
+			return
+		}
+		image = now
 	}
 }
 
-// lock keeps the other imports of an Image in this process from writing to it until unlock is called.
-func (c *Controller) lock(imp *v1beta1.ImageImport) (unlock func()) {
-	return c.lockImage(imp.Namespace, imp.Spec.TargetImage)
+// lock keeps the other imports of an Image in this process from writing to it until unlock is called. An error is that of ctx.
+func (c *Controller) lock(ctx context.Context, imp *v1beta1.ImageImport) (unlock func(), err error) {
+	return c.lockImage(ctx, imp.Namespace, imp.Spec.TargetImage)
 }
 
 // lockImage is lock by the name of the Image.
-func (c *Controller) lockImage(namespace, name string) (unlock func()) {
-	key := namespace + "/" + name
-	c.writing.LockKey(key)
-	return func() { _ = c.writing.UnlockKey(key) } // it never fails
+func (c *Controller) lockImage(ctx context.Context, namespace, name string) (unlock func(), err error) {
+	return c.writing.Acquire(ctx, namespace+"/"+name)
 }
 
 // observed returns the generation of the Image that the condition describes after an attempt of an import: the current one if
 // the import did what that asks for, else as before.
 func observed(image *v1beta1.Image, imp *v1beta1.ImageImport) int64 {
-	wanted, errWanted := importer.ParseReference(image.Spec.From)
-	done, errDone := importer.ParseReference(imp.Spec.From)
-	if errWanted == nil && errDone == nil && wanted == done && ptr.Deref(imp.Spec.Mirror, false) == image.Spec.Mirror &&
+	if sameSource(image.Spec.From, imp.Spec.From) && ptr.Deref(imp.Spec.Mirror, false) == image.Spec.Mirror &&
 		ptr.Deref(imp.Spec.Insecure, false) == image.Spec.Insecure {
 		return image.Generation
 	}
@@ -138,12 +171,16 @@ func observed(image *v1beta1.Image, imp *v1beta1.ImageImport) int64 {
 
 // forget drops from the Image what it remembers of an import that has finished. The next import does it too.
 func (c *Controller) forget(ctx context.Context, imp *v1beta1.ImageImport) error {
-	unlock := c.lock(imp)
+	unlock, err := c.lock(ctx, imp)
+	if err != nil {
+		return err
+	}
 	defer unlock()
-	_, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
+	_, err = c.updateImage(ctx, imp, func(image *v1beta1.Image) error {
 		image.Status.RecordedImports = slices.DeleteFunc(c.unfinished(image), func(ref v1beta1.HashReference) bool {
 			return ref.ImportUID == imp.UID
 		})
+		return nil
 	})
 	if errors.Is(err, errImageGone) {
 		return nil
@@ -169,12 +206,12 @@ func (c *Controller) unfinished(image *v1beta1.Image) []v1beta1.HashReference {
 }
 
 // succeed ends an import with what was recorded for it.
-func (c *Controller) succeed(ctx context.Context, imp *v1beta1.ImageImport, began time.Time, out outcome) error {
+func (c *Controller) succeed(ctx context.Context, imp *v1beta1.ImageImport, out outcome) error {
 	now := metav1.NewTime(c.Clock.Now())
 	if _, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
 		reason, message := words(out)
 		status.HashReference = &out.ref
-		c.endAttempt(status, began, v1beta1.ImportAttempt{When: now, Succeed: true})
+		endAttempt(status, v1beta1.ImportAttempt{When: now, Succeed: true})
 		status.CompletionTime = &now
 		c.setCondition(&status.Conditions, imp.Generation, metav1.ConditionTrue, reason, message)
 	}); err != nil {
@@ -183,21 +220,24 @@ func (c *Controller) succeed(ctx context.Context, imp *v1beta1.ImageImport, bega
 	return c.forget(ctx, imp)
 }
 
-// fail writes a failed attempt, first to the Image, when it is news there, then to the import: what was recorded earlier stays.
-func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began time.Time, cause error) error {
+// fail writes a failed attempt, first to the Image, unless that is well by now, then to the import: what was recorded earlier stays.
+func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, cause error) error {
 	kind := importer.KindOf(cause)
 	message := shorten(cause.Error())
 	now := c.Clock.Now()
 	typed := &importer.Error{}
 	errors.As(cause, &typed)
 	if err := c.failImage(ctx, imp, kind, message); err != nil && !errors.Is(err, errImageGone) {
-		if ctx.Err() != nil {
+		if errors.Is(err, errImportGone) {
+			return nil
+		}
+		if ctx.Err() != nil || errors.Is(err, errClaimLost) || errors.Is(err, errUnwanted) {
 			return err
 		}
 		klog.FromContext(ctx).Error(err, "Could not say in an Image that its import failed", "image", imp.Spec.TargetImage)
 	}
 	updated, err := c.updateImport(ctx, imp, func(status *v1beta1.ImageImportStatus) {
-		c.endAttempt(status, began, v1beta1.ImportAttempt{When: metav1.NewTime(now), Reason: message})
+		endAttempt(status, v1beta1.ImportAttempt{When: metav1.NewTime(now), Reason: message})
 		attempts := len(status.ImportAttempts)
 		if kind.Terminal() || kind == v1beta1.ReasonSuperseded || attempts >= maxAttempts {
 			status.CompletionTime = ptr.To(metav1.NewTime(now))
@@ -222,26 +262,28 @@ func (c *Controller) fail(ctx context.Context, imp *v1beta1.ImageImport, began t
 // failImage says in the Image that an attempt failed, unless another import that was resolved since this one was asked for
 // succeeded: then the Image is well.
 func (c *Controller) failImage(ctx context.Context, imp *v1beta1.ImageImport, kind importer.Kind, message string) error {
-	unlock := c.lock(imp)
+	unlock, err := c.lock(ctx, imp)
+	if err != nil {
+		return err
+	}
 	defer unlock()
-	_, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) {
-		if overtaken(imp, image) {
-			return
+	_, err = c.updateImage(ctx, imp, func(image *v1beta1.Image) error {
+		if overtaken(imp, image, c.Clock.Now()) {
+			return nil
 		}
+		image.Status.LastAttemptTime = ptr.To(metav1.NewTime(c.Clock.Now()))
 		c.setCondition(&image.Status.Conditions, observed(image, imp), metav1.ConditionFalse, string(kind), message)
+		return c.confirm(ctx, imp, image)
 	})
 	return err
 }
 
-// endAttempt adds an attempt, and drops what is said only of one that runs.
-func (c *Controller) endAttempt(status *v1beta1.ImageImportStatus, began time.Time, attempt v1beta1.ImportAttempt) {
-	if status.StartTime == nil {
-		status.StartTime = ptr.To(metav1.NewTime(began))
-	}
+// endAttempt adds an attempt, and drops what is said only of one that runs; the claim too, so that any replica may make the next.
+func endAttempt(status *v1beta1.ImageImportStatus, attempt v1beta1.ImportAttempt) {
 	if len(status.ImportAttempts) < maxAttempts {
 		status.ImportAttempts = append(status.ImportAttempts, attempt)
 	}
-	status.Progress, status.NextAttemptTime = nil, nil
+	status.Claim, status.Progress, status.NextAttemptTime = nil, nil, nil
 }
 
 // words says what an outcome is, as a reason and as a message of a condition.
@@ -284,7 +326,8 @@ func persist(ctx context.Context, write func() error) error {
 	return last
 }
 
-// updateImport changes the status of an import, again on what somebody else wrote meanwhile where that happens.
+// updateImport changes the status of an import that this process has claimed, again on what somebody else wrote meanwhile where
+// that happens. It fails with errClaimLost when another holds it by then, or nobody.
 func (c *Controller) updateImport(ctx context.Context, imp *v1beta1.ImageImport,
 	change func(*v1beta1.ImageImportStatus)) (*v1beta1.ImageImport, error) {
 	imports := c.Client.TaggerV1beta1().ImageImports(imp.Namespace)
@@ -298,6 +341,9 @@ func (c *Controller) updateImport(ctx context.Context, imp *v1beta1.ImageImport,
 				return apierrors.NewNotFound(v1beta1.Resource("imageimports"), imp.Name)
 			}
 		}
+		if !c.holds(current) {
+			return errClaimLost
+		}
 		obj := current.DeepCopy()
 		change(&obj.Status)
 		updated, err = imports.UpdateStatus(ctx, obj, metav1.UpdateOptions{})
@@ -307,9 +353,9 @@ func (c *Controller) updateImport(ctx context.Context, imp *v1beta1.ImageImport,
 	return updated, err
 }
 
-// updateImage changes the status of the Image that owns an import, when the change is one. It fails with errImageGone when
-// that Image is not there any more.
-func (c *Controller) updateImage(ctx context.Context, imp *v1beta1.ImageImport, change func(*v1beta1.Image)) (*v1beta1.Image, error) {
+// updateImage changes the status of the Image that owns an import, when the change is one and does not fail. It fails with
+// errImageGone when that Image is not there any more.
+func (c *Controller) updateImage(ctx context.Context, imp *v1beta1.ImageImport, change func(*v1beta1.Image) error) (*v1beta1.Image, error) {
 	var updated *v1beta1.Image
 	err := persist(ctx, func() error {
 		image, err := c.imageOf(ctx, imp)
@@ -317,7 +363,9 @@ func (c *Controller) updateImage(ctx context.Context, imp *v1beta1.ImageImport, 
 			return err
 		}
 		obj := image.DeepCopy()
-		change(obj)
+		if err := change(obj); err != nil {
+			return err
+		}
 		if updated = obj; apiequality.Semantic.DeepEqual(obj.Status, image.Status) {
 			return nil
 		}

@@ -230,11 +230,11 @@ func TestStatus(t *testing.T) {
 	}, got.Status); diff != "" {
 		t.Errorf("status of the import (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(v1beta1.ImageStatus{HashReferences: []v1beta1.HashReference{ref}, Conditions: imported(3)},
+	if diff := cmp.Diff(v1beta1.ImageStatus{HashReferences: []v1beta1.HashReference{ref}, LastAttemptTime: &now, Conditions: imported(3)},
 		c.image("app").Status); diff != "" {
 		t.Errorf("status of the Image (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"images/app", "imageimports/one", "images/app"}, c.writes()); diff != "" {
+	if diff := cmp.Diff([]string{"imageimports/one", "images/app", "imageimports/one", "images/app"}, c.writes()); diff != "" {
 		t.Errorf("writes (-want +got):\n%s", diff)
 	}
 	reference, err := importer.ParseReference(appFrom)
@@ -313,14 +313,16 @@ func TestSlowImport(t *testing.T) {
 	}
 }
 
+// said is what a condition says, in short.
+type said struct {
+	Status     metav1.ConditionStatus
+	Reason     string
+	Generation int64
+}
+
 // TestConditionOfTheImage has an import change what the Image says of itself only where it is news of what that asks for.
 func TestConditionOfTheImage(t *testing.T) {
 	t.Parallel()
-	type said struct {
-		Status     metav1.ConditionStatus
-		Reason     string
-		Generation int64
-	}
 	imported := said{metav1.ConditionTrue, "Imported", 3}
 	for _, tc := range []struct {
 		name   string
@@ -346,7 +348,8 @@ func TestConditionOfTheImage(t *testing.T) {
 		{name: "failure after a later import succeeded", err: errors.New("down"), want: imported,
 			during: func(c *cluster) {
 				image := c.image("app").DeepCopy()
-				image.Status.HashReferences[0].ResolvedAt = metav1.NewMicroTime(c.clock.Now().Add(time.Second))
+				c.clock.Step(time.Second)
+				image.Status.HashReferences[0].ResolvedAt = metav1.NewMicroTime(c.clock.Now())
 				if err := c.store(image); err != nil {
 					c.Error(err)
 				}
@@ -432,8 +435,11 @@ func TestReferrers(t *testing.T) {
 	c.put(image)
 	var err error
 	signature := digest.FromString("signature")
-	c.source.referring = func(_ context.Context, _ *importer.Resolved, dst importer.Destination) (map[string]digest.Digest, error) {
-		return map[string]digest.Digest{"sha256-x.sig": signature}, err
+	c.source.referring = func(ctx context.Context, res *importer.Resolved, _ importer.Destination) (*importer.Referrers, error) {
+		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > 30*time.Second || c.mirror.tagged()[anchor(res.Digest)] == "" {
+			t.Errorf("looked for until %s, with the tags %v; want half of the attempt's time, and the image committed", deadline, c.mirror.tagged())
+		}
+		return &importer.Referrers{Tags: map[string]digest.Digest{"sha256-x.sig": signature}}, err
 	}
 	c.run()
 	at := start

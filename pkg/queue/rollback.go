@@ -76,7 +76,7 @@ func (c *Controller) checkSource(ctx context.Context, image *v1beta1.Image, entr
 	if err != nil {
 		return err
 	}
-	release, err := c.acquire(ctx, src.Reference.Host(), "rollback")
+	release, err := c.acquire(ctx, src.Reference)
 	if err != nil {
 		return err
 	}
@@ -86,15 +86,24 @@ func (c *Controller) checkSource(ctx context.Context, image *v1beta1.Image, entr
 }
 
 // RecordRollback puts an entry in front of an Image's history, as resolved now, whatever else was recorded meanwhile, and
-// returns it as it was recorded. The mirror's latest follows. It fails with a conflict when the Image is gone, or was made
-// again, since it was read. Errors are API errors.
-func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference) (v1beta1.HashReference, error) {
-	unlock := c.lockImage(image.Namespace, image.Name)
+// returns it as it was recorded. Where it is in front already it stays there, and no entry is added: unchanged. The mirror's latest
+// follows. It fails with a conflict when the Image is gone, or was made again, since it was read. Errors are API errors; after a
+// timeout nobody knows whether it was recorded.
+func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference) (
+	recorded v1beta1.HashReference, unchanged bool, err error) {
+	notRecorded := func(why string) error {
+		return apierrors.NewConflict(v1beta1.Resource("images"), image.Name, errors.New(why+"; nothing was recorded"))
+	}
+	unlock, err := c.lockImage(ctx, image.Namespace, image.Name)
+	if err != nil {
+		return entry, false, notRecorded("others are writing to the Image and did not end in time; try again")
+	}
 	defer unlock()
-	entry.ImportUID = uuid.NewUUID()
+	entry.ImportUID, entry.RolledBack = uuid.NewUUID(), true
 	images := c.Client.TaggerV1beta1().Images(image.Namespace)
 	var updated *v1beta1.Image
-	err := persist(ctx, func() error {
+	dropped := false // from the history, while it was looked for
+	err = persist(ctx, func() error {
 		current, err := images.Get(ctx, image.Name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err), err == nil && (current.UID != image.UID || current.DeletionTimestamp != nil):
@@ -107,8 +116,12 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 			updated = current
 			return nil
 		}
-		entry.ImportedAt, entry.ResolvedAt = c.inFrontOf(status.HashReferences)
-		status.HashReferences = addToHistory(status.HashReferences, entry, int(ptr.Deref(current.Spec.HistoryLimit, v1beta1.DefaultHistoryLimit)))
+		history := notInTheFuture(status.HashReferences, c.Clock.Now(), metav1.NewMicroTime(c.Clock.Now()))
+		unchanged = len(history) > 0 && history[0].ImageReference == entry.ImageReference
+		entry.ImportedAt, entry.ResolvedAt = c.inFrontOf(history)
+		status.HashReferences = addToHistory(history, entry, int(ptr.Deref(current.Spec.HistoryLimit, v1beta1.DefaultHistoryLimit)))
+		c.releaseDropped(ctx, current, history, status.HashReferences)
+		dropped = entryOf(history, digestOf(&entry)) == nil
 		c.setCondition(&status.Conditions, current.Generation, metav1.ConditionTrue, v1beta1.ReasonRolledBack,
 			fmt.Sprintf("rolled back to %s of %s", digestOf(&entry), entry.From))
 		updated, err = images.UpdateStatus(ctx, current, metav1.UpdateOptions{})
@@ -117,22 +130,39 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 		}
 		return err
 	})
-	if errors.Is(err, errImageGone) {
-		return entry, apierrors.NewConflict(v1beta1.Resource("images"), image.Name,
-			errors.New("the Image was deleted while it was rolled back; nothing was recorded"))
-	}
-	if err != nil {
-		return entry, err
+	switch {
+	case errors.Is(err, errImageGone):
+		return entry, false, notRecorded("the Image was deleted while it was rolled back")
+	case err != nil && ctx.Err() != nil:
+		return entry, false, apierrors.NewTimeoutError(
+			"the Image was not written in time, as far as is known: look at its history, and at spec.suspend, before trying again", 1)
+	case err != nil:
+		return entry, false, err
 	}
 	c.follow(ctx, updated)
+	if dropped {
+		c.anchorAgain(ctx, updated, &entry)
+	}
 	if recorded := entryOfImport(updated.Status.HashReferences, entry.ImportUID); recorded != nil {
 		entry = *recorded
 	}
-	return entry, nil
+	return entry, unchanged, nil
 }
 
-// inFrontOf returns the times of an entry that is recorded now, in front of a history. They are ahead of the clock where the
-// newest entry is, as that of another server may be.
+// anchorAgain gives an entry its tag at the mirror that had been dropped from the history and came back: the mirror may have let go
+// of it in between. Latest, which the entry has now, keeps its content meanwhile.
+func (c *Controller) anchorAgain(ctx context.Context, image *v1beta1.Image, entry *v1beta1.HashReference) {
+	destination, repository, err := c.Mirrors.Repository(ctx, image.Namespace, image.Name)
+	dgst := digestOf(entry)
+	if err == nil && entry.ImageReference == fmt.Sprintf("%s@%s", repository, dgst) {
+		err = destination.Commit(ctx, map[string]digest.Digest{anchor(dgst): dgst})
+	}
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Could not tag at the mirror what an Image was rolled back to")
+	}
+}
+
+// inFrontOf returns the times of an entry that is recorded now, in front of a history of which nothing lies in the future.
 func (c *Controller) inFrontOf(history []v1beta1.HashReference) (metav1.Time, metav1.MicroTime) {
 	now := c.Clock.Now()
 	at := now.Truncate(time.Microsecond)

@@ -164,7 +164,7 @@ func TestRecordRollback(t *testing.T) {
 		},
 		{
 			name: "the clock of another server is ahead", before: []v1beta1.HashReference{generationOf(mirrorRepo, digestB, 20), back},
-			want: []generation{{Image: at(mirrorRepo, digestA), At: 20}, {Image: at(mirrorRepo, digestB), At: 20}, {Image: at(mirrorRepo, digestA)}},
+			want: []generation{{Image: at(mirrorRepo, digestA), At: 10}, {Image: at(mirrorRepo, digestB), At: 10}, {Image: at(mirrorRepo, digestA)}},
 		},
 		{
 			name: "an import was recorded meanwhile", before: history,
@@ -209,7 +209,7 @@ func TestRecordRollback(t *testing.T) {
 			})
 			r := c.idle()
 			c.clock.SetTime(start.Add(10 * time.Second))
-			got, err := r.RecordRollback(t.Context(), image, back)
+			got, _, err := r.RecordRollback(t.Context(), image, back)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -219,6 +219,9 @@ func TestRecordRollback(t *testing.T) {
 			}
 			if diff := cmp.Diff(stored.Status.HashReferences[0], throughJSON(got)); diff != "" {
 				t.Errorf("what is answered is not in front (-front +answer):\n%s", diff)
+			}
+			if !got.RolledBack {
+				t.Error("the entry does not say that it was rolled back to")
 			}
 			if got.ImportUID == "" || got.ImportUID == back.ImportUID {
 				t.Errorf("the UID %q is none of its own", got.ImportUID)
@@ -256,7 +259,7 @@ func TestRecordRollback(t *testing.T) {
 // ignoringTimes leaves out when an entry was recorded, and its UID.
 var ignoringTimes = cmp.FilterPath(func(p cmp.Path) bool {
 	switch p.String() {
-	case "ImportedAt", "ResolvedAt", "ImportUID":
+	case "ImportedAt", "ResolvedAt", "ImportUID", "RolledBack":
 		return true
 	default:
 		return false
@@ -282,7 +285,7 @@ func TestRecordRollbackWhoseAnswerIsLost(t *testing.T) {
 		}
 		return apierrors.NewTimeoutError("the answer is late", 0)
 	})
-	got, err := c.idle().RecordRollback(t.Context(), image, image.Status.HashReferences[1])
+	got, _, err := c.idle().RecordRollback(t.Context(), image, image.Status.HashReferences[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +316,7 @@ func TestRecordRollbackOfWhatIsGone(t *testing.T) {
 			image := newImage("app", "uid-app")
 			c.put(image)
 			tt.do(c)
-			_, err := c.idle().RecordRollback(t.Context(), image, generationOf(mirrorRepo, digestA, 0))
+			_, _, err := c.idle().RecordRollback(t.Context(), image, generationOf(mirrorRepo, digestA, 0))
 			if status := apierrors.APIStatus(nil); !errors.As(err, &status) || status.Status().Code != http.StatusConflict {
 				t.Errorf("error %v, want a conflict", err)
 			}
@@ -338,7 +341,7 @@ func TestImportOvertakenByRollback(t *testing.T) {
 	c.put(newImport("slow", image, false))
 	gate.wait(t)
 	c.clock.Step(time.Second)
-	if _, err := r.RecordRollback(t.Context(), image, image.Status.HashReferences[1]); err != nil {
+	if _, _, err := r.RecordRollback(t.Context(), image, image.Status.HashReferences[1]); err != nil {
 		t.Fatal(err)
 	}
 	close(gate.opened)
@@ -350,5 +353,177 @@ func TestImportOvertakenByRollback(t *testing.T) {
 	want := []string{at(sourceRepo, digestA), at(sourceRepo, digestC), at(sourceRepo, digestB), at(sourceRepo, digestA)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)
+	}
+}
+
+// TestRollbackOvertakesWhatWaits: an import that was asked for before a rollback and has not been tried, for whatever reason, does
+// not undo it.
+func TestRollbackOvertakesWhatWaits(t *testing.T) {
+	t.Parallel()
+	broken := &importer.Error{Kind: importer.UnsupportedManifest, Err: errors.New("no image")}
+	for _, tt := range []struct {
+		name string
+		// hold has the next import wait, whether it does, and goOn lets it go on.
+		hold func(*cluster) (waits func() bool, goOn func())
+	}{
+		{"put off by a pause", func(c *cluster) (func() bool, func()) {
+			c.source.mu.Lock()
+			defer c.source.mu.Unlock()
+			c.source.paused["example.com"] = start.Add(time.Minute)
+			return func() bool { return c.imp("waiting").Status.NextAttemptTime != nil },
+				func() { c.clock.SetTime(start.Add(time.Minute + maxSpread)) }
+		}},
+		{"behind others", func(c *cluster) (func() bool, func()) {
+			gate := newGate()
+			c.source.onResolve(func(ctx context.Context, src importer.Source) error {
+				if src.Reference.Host() != "example.com" {
+					return broken
+				}
+				return gate.pass(ctx)
+			})
+			c.put(newImport("before", c.image("other"), false))
+			gate.wait(t)
+			return func() bool { return true }, func() { close(gate.opened) }
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCluster(t)
+			image := newImage("app", "uid-app")
+			image.Status.HashReferences = []v1beta1.HashReference{generationOf(sourceRepo, digestB, -10), generationOf(sourceRepo, digestA, -20)}
+			c.put(image)
+			c.put(newImage("other", "uid-other"))
+			c.source.onResolve(func(_ context.Context, src importer.Source) error {
+				if src.Reference.Host() != "example.com" {
+					return broken
+				}
+				return nil
+			})
+			r := c.run(workers(2), func(config *Config) { config.PerHost = 1 })
+			waits, goOn := tt.hold(c)
+			c.put(newImport("waiting", image, false))
+			c.until("it does not wait", waits)
+			c.clock.Step(2 * time.Second)
+			if _, _, err := r.RecordRollback(t.Context(), image, image.Status.HashReferences[1]); err != nil {
+				t.Fatal(err)
+			}
+			later := newImport("later", image, false) // which fails, and has the Image say so
+			later.Spec.From = "elsewhere.example/app:latest"
+			c.put(later)
+			c.finished("later")
+			goOn()
+			status := c.finished("waiting").Status
+			want := "the Image was rolled back after this import was asked for; import again if it is still wanted"
+			if got := condition(status.Conditions); got.Reason != v1beta1.ReasonSuperseded || got.Message != want {
+				t.Errorf("it ended %s: %s", got.Reason, got.Message)
+			}
+			now := c.image("app")
+			if front := now.Status.HashReferences[0].ImageReference; front != at(sourceRepo, digestA) {
+				t.Errorf("the Image means %s, want what it was rolled back to", front)
+			}
+		})
+	}
+}
+
+// slow asks when a gate opens, as one that waits for credentials or for an equal question.
+type slow struct {
+	*source
+	gate *gate
+}
+
+func (s slow) Resolve(ctx context.Context, src importer.Source, known digest.Digest) (*importer.Resolved, error) {
+	if err := s.gate.pass(ctx); err != nil {
+		return nil, err
+	}
+	return s.source.Resolve(ctx, src, known)
+}
+
+// TestRollbackOvertakesWhatRuns: an import that was begun before a rollback, and asks after it, does not undo it.
+func TestRollbackOvertakesWhatRuns(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	image.Status.HashReferences = []v1beta1.HashReference{generationOf(sourceRepo, digestB, -10), generationOf(sourceRepo, digestA, -20)}
+	c.put(image)
+	c.source.move(appFrom, digestB)
+	gate := newGate()
+	r := c.run(func(config *Config) { config.Importer = slow{c.source, gate} })
+	c.put(newImport("running", image, false))
+	gate.wait(t)
+	c.clock.Step(2 * time.Second)
+	if _, _, err := r.RecordRollback(t.Context(), image, image.Status.HashReferences[1]); err != nil {
+		t.Fatal(err)
+	}
+	c.clock.Step(time.Second)
+	close(gate.opened)
+	if got := condition(c.finished("running").Status.Conditions); got.Reason != v1beta1.ReasonSuperseded {
+		t.Errorf("it ended %s: %s", got.Reason, got.Message)
+	}
+	if front := c.image("app").Status.HashReferences[0].ImageReference; front != at(sourceRepo, digestA) {
+		t.Errorf("the Image means %s, want what it was rolled back to", front)
+	}
+}
+
+// TestRollbackToWhatIsCurrent adds no entry, and what waits is not to undo it either.
+func TestRollbackToWhatIsCurrent(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	image.Status.HashReferences = []v1beta1.HashReference{generationOf(sourceRepo, digestB, -10), generationOf(sourceRepo, digestA, -20)}
+	c.put(image)
+	waiting := newImport("waiting", image, false)
+	c.put(waiting)
+	c.clock.Step(2 * time.Second)
+	got, unchanged, err := c.idle().RecordRollback(t.Context(), image, image.Status.HashReferences[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	history := c.image("app").Status.HashReferences
+	if !unchanged || len(history) != 2 || history[0].ImportUID != got.ImportUID || !history[0].RolledBack {
+		t.Errorf("unchanged: %t, history %+v", unchanged, history)
+	}
+	c.run()
+	if got := condition(c.finished("waiting").Status.Conditions); got.Reason != v1beta1.ReasonSuperseded {
+		t.Errorf("what waited ended %s: %s", got.Reason, got.Message)
+	}
+}
+
+// TestRollbackByAClockThatWasAhead: what was recorded by such a clock keeps no later import out.
+func TestRollbackByAClockThatWasAhead(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	image.Status.HashReferences = []v1beta1.HashReference{generationOf(sourceRepo, digestB, 3600), generationOf(sourceRepo, digestA, -20)}
+	c.put(image)
+	r := c.run()
+	if _, _, err := r.RecordRollback(t.Context(), image, image.Status.HashReferences[1]); err != nil {
+		t.Fatal(err)
+	}
+	c.source.move(appFrom, digestB)
+	c.clock.Step(time.Minute)
+	later := newImport("later", image, false)
+	c.put(later)
+	if got := condition(c.finished("later").Status.Conditions); got.Status != metav1.ConditionTrue {
+		t.Errorf("an import after it ended %s: %s", got.Reason, got.Message)
+	}
+	if front := c.image("app").Status.HashReferences[0].ImageReference; front != at(sourceRepo, digestB) {
+		t.Errorf("the Image means %s, want what was imported last", front)
+	}
+}
+
+// TestRecordRollbackWaitsNoLongerThanItMay: somebody else writes to the Image, and does not end.
+func TestRecordRollbackWaitsNoLongerThanItMay(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	c.put(image)
+	controller := c.idle()
+	unlock, err := controller.lockImage(t.Context(), "ns", "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, _, err := controller.RecordRollback(ctx, image, generationOf(mirrorRepo, digestA, 0)); !apierrors.IsConflict(err) {
+		t.Errorf("%v, want a conflict", err)
+	}
+	if writes := c.writes(); len(writes) > 0 {
+		t.Errorf("written: %v", writes)
 	}
 }

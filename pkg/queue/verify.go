@@ -10,7 +10,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -49,7 +48,7 @@ func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outc
 	if err != nil {
 		return outcome{}, err
 	}
-	release, err := c.acquire(ctx, ref.Host(), "verify")
+	release, err := c.acquire(ctx, ref)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -68,10 +67,10 @@ func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outc
 	}, history, func(importer.Progress) {})
 }
 
-// acquire waits for a place at a host, for something else than an attempt, as long as ctx lives.
-func (c *Controller) acquire(ctx context.Context, host, what string) (release func(), err error) {
-	if release, err = c.hosts.Acquire(ctx, host, what+" "+string(uuid.NewUUID())); err != nil {
-		return nil, &importer.Error{Kind: importer.Timeout, Err: fmt.Errorf("%s is busy with other imports; try again later", host)}
+// acquire waits for a place at the host of a reference, for something else than an attempt, as long as ctx lives.
+func (c *Controller) acquire(ctx context.Context, ref importer.Reference) (release func(), err error) {
+	if release, err = c.hosts.Acquire(ctx, ref.Registry()); err != nil {
+		return nil, &importer.Error{Kind: importer.Timeout, Err: fmt.Errorf("%s is busy with other imports; try again later", ref.Host())}
 	}
 	return release, nil
 }

@@ -39,14 +39,7 @@ func encoded(user, password string) string {
 }
 
 // wantsBasic is a registry that wants a password.
-func wantsBasic(w http.ResponseWriter, r *http.Request, registry http.Handler) {
-	if user, password, _ := r.BasicAuth(); user == pullUser && password == pullPassword {
-		registry.ServeHTTP(w, r)
-		return
-	}
-	w.Header().Set("WWW-Authenticate", `Basic realm="outside"`)
-	lab.Answering(http.StatusUnauthorized, "application/json", errorBody("UNAUTHORIZED"))(w, r, registry)
-}
+var wantsBasic = lab.Basic(pullUser, pullPassword)
 
 // tokenService says how a registry gives tokens.
 type tokenService struct {

@@ -14,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -160,6 +162,35 @@ func TestDeleteCollection(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMetadataClient lists and deletes as the controllers of namespaces and of garbage do, which ask for protobuf before JSON.
+func TestMetadataClient(t *testing.T) {
+	t.Parallel()
+	s, namespace := shared(t)
+	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := metadata.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: lab.NoSuchName + "/app"})
+	images := client.Resource(v1beta1.SchemeGroupVersion.WithResource("images")).Namespace(namespace)
+	list, err := images.List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 1 || list.Items[0].Name != "app" {
+		t.Errorf("the list is %+v, %v; want one Image", list, err)
+	}
+	for _, resource := range []string{"images", "imageimports"} {
+		if err := client.Resource(v1beta1.SchemeGroupVersion.WithResource(resource)).Namespace(namespace).DeleteCollection(
+			t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+			t.Errorf("deleting all %s: %v", resource, err)
+		}
+	}
+	if list, err := images.List(t.Context(), metav1.ListOptions{}); err != nil || len(list.Items) > 0 {
+		t.Errorf("the list is %+v, %v; want none", list, err)
 	}
 }
 

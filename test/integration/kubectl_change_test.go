@@ -7,6 +7,7 @@ package integration
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -228,6 +229,37 @@ func kubectlWaits(t *testing.T, kubectl string) {
 			tt.happens(t, s, namespace, gate.Open)
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("kubectl wait: %v:\n%s", err, printed.String())
+			}
+		})
+	}
+}
+
+// TestKubectlWaitForFailure waits for imports that fail.
+func TestKubectlWaitForFailure(t *testing.T) { withKubectls(t, kubectlWaitForFailure) }
+
+func kubectlWaitForFailure(t *testing.T, kubectl string) {
+	tests := []struct {
+		name, condition string
+		fault           lab.Fault
+		want            int
+	}{
+		{"for success that does not come", "condition=Imported", lab.Answering(http.StatusNotFound, "text/plain", ""), 1},
+		{"for failure that lasts", "condition=Imported=False", lab.Answering(http.StatusOK, "text/html", ""), 0},
+		{"for failure that may heal", "condition=Imported=Unknown", lab.Answering(http.StatusNotFound, "text/plain", ""), 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s, namespace := shared(t)
+			out := lab.New(t, lab.TrustedTLS)
+			out.Misbehave(tt.fault)
+			s.createImport(t, namespace, "failing", v1beta1.ImageImportSpec{TargetImage: "app", From: out.Reference("app")})
+			timeout := "--timeout=1m"
+			if tt.want != 0 {
+				timeout = "--timeout=2s"
+			}
+			if r := s.try(t, kubectl, "-n", namespace, "wait", "--for="+tt.condition, "imageimport/failing", timeout); r.code != tt.want {
+				t.Errorf("exit code %d, want %d: %+v", r.code, tt.want, r)
 			}
 		})
 	}

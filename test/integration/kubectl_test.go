@@ -8,7 +8,6 @@ package integration
 import (
 	"bufio"
 	"encoding/json"
-	"net/http"
 	"strings"
 	"testing"
 
@@ -40,6 +39,7 @@ func kubectlDiscovery(t *testing.T, kubectl string) {
 		{"NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"},
 		{"imageimports", "imgimp", "tagger.dev/v1beta1", "true", "ImageImport"},
 		{"images", "img", "tagger.dev/v1beta1", "true", "Image"},
+		{"mirrorreleases", "tagger.dev/v1beta1", "false", "MirrorRelease"},
 	}
 	if diff := cmp.Diff(want, words(s.run(t, kubectl, "api-resources"))); diff != "" {
 		t.Errorf("kubectl api-resources (-want +got):\n%s", diff)
@@ -56,9 +56,10 @@ func kubectlExplain(t *testing.T, kubectl string) {
 	}{
 		{"image.spec", []string{"from", "historyLimit", "insecure", "mirror", "refreshInterval", "suspend"}},
 		{"image.status.hashReferences", []string{"from", "imageReference", "importUID", "importedAt", "mediaType", "platforms", "referrersCheckedAt",
-			"resolvedAt", "size", "sourceReference"}},
+			"resolvedAt", "rolledBack", "size", "sourceReference"}},
 		{"imageimport.spec", []string{"from", "insecure", "mirror", "targetImage", "ttlSecondsAfterFinished"}},
 		{"imgimp.status.importAttempts", []string{"reason", "succeed", "when"}},
+		{"mirrorrelease.spec", []string{"dueTime", "image", "imageReferences", "namespace", "requestedAt"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.field, func(t *testing.T) {
@@ -390,35 +391,4 @@ func kubectlImport(t *testing.T, kubectl string) {
 		t.Errorf("kubectl delete (-want +got):\n%s", diff)
 	}
 	s.eventuallyPrints(t, "", kubectl, "-n", namespace, "get", "imageimports", "-o", "name")
-}
-
-// TestKubectlWaitForFailure waits for imports that fail.
-func TestKubectlWaitForFailure(t *testing.T) { withKubectls(t, kubectlWaitForFailure) }
-
-func kubectlWaitForFailure(t *testing.T, kubectl string) {
-	tests := []struct {
-		name, condition string
-		fault           lab.Fault
-		want            int
-	}{
-		{"for success that does not come", "condition=Imported", lab.Answering(http.StatusNotFound, "text/plain", ""), 1},
-		{"for failure that lasts", "condition=Imported=False", lab.Answering(http.StatusOK, "text/html", ""), 0},
-		{"for failure that may heal", "condition=Imported=Unknown", lab.Answering(http.StatusNotFound, "text/plain", ""), 0},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s, namespace := shared(t)
-			out := lab.New(t, lab.TrustedTLS)
-			out.Misbehave(tt.fault)
-			s.createImport(t, namespace, "failing", v1beta1.ImageImportSpec{TargetImage: "app", From: out.Reference("app")})
-			timeout := "--timeout=1m"
-			if tt.want != 0 {
-				timeout = "--timeout=2s"
-			}
-			if r := s.try(t, kubectl, "-n", namespace, "wait", "--for="+tt.condition, "imageimport/failing", timeout); r.code != tt.want {
-				t.Errorf("exit code %d, want %d: %+v", r.code, tt.want, r)
-			}
-		})
-	}
 }

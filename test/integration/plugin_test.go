@@ -16,32 +16,32 @@ import (
 )
 
 // TestPlugin runs kubectl image as kubectl finds it: an import, another one after the tag has moved, and the history.
-func TestPlugin(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestPlugin(t *testing.T) { withKubectls(t, plugin) }
+
+func plugin(t *testing.T, kubectl string) {
 	require(t, "kubectl-image")
 	s, namespace := shared(t)
 	out := lab.New(t, lab.PlainHTTP)
-	kubectl := func(args ...string) string {
-		return strings.TrimSpace(s.run(t, "kubectl", append([]string{"image", "-n", namespace}, args...)...))
+	run := func(args ...string) string {
+		return strings.TrimSpace(s.run(t, kubectl, append([]string{"image", "-n", namespace}, args...)...))
 	}
 	const reference = "jsonpath={.status.hashReference.imageReference}"
 
 	first, second := newIndex(t, ociTypes), newIndex(t, ociTypes)
 	firstWant, secondWant := s.mirrored(namespace, "app", digestOf(t, first)), s.mirrored(namespace, "app", digestOf(t, second))
 	out.Push(t, "app", first)
-	if diff := cmp.Diff(firstWant, kubectl("import", "app", "--from", out.Reference("app"), "--mirror", "--insecure-source", "-o", reference)); diff != "" {
+	if diff := cmp.Diff(firstWant, run("import", "app", "--from", out.Reference("app"), "--mirror", "--insecure-source", "-o", reference)); diff != "" {
 		t.Errorf("first import (-want +got):\n%s", diff)
 	}
 	// Flags that are absent are as the Image says.
 	out.Push(t, "app", second)
-	if diff := cmp.Diff(secondWant, kubectl("import", "app", "-o", reference)); diff != "" {
+	if diff := cmp.Diff(secondWant, run("import", "app", "-o", reference)); diff != "" {
 		t.Errorf("second import (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{secondWant, firstWant}, s.history(t, namespace, "app")); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)
 	}
-	history := kubectl("history", "app")
+	history := run("history", "app")
 	newer, older := strings.Index(history, digestOf(t, second)[:len("sha256:")+12]), strings.Index(history, digestOf(t, first)[:len("sha256:")+12])
 	if newer < 0 || older < newer {
 		t.Errorf("kubectl image history shows not both digests, newest first:\n%s", history)

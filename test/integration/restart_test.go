@@ -70,13 +70,21 @@ func TestInterruptedMirror(t *testing.T) {
 			imp := s.createImport(t, namespace, "interrupted", v1beta1.ImageImportSpec{
 				TargetImage: "app", From: out.Reference("app"), Mirror: ptr.To(true)})
 			gate.Await(t)
+			if imp := s.awaitImport(t, namespace, imp.Name, func(*v1beta1.ImageImport) bool { return true }); imp.Status.Claim == nil {
+				t.Error("nobody has claimed an import that runs")
+			}
 			if err := tt.interrupt(s, gate.Open); err != nil {
 				t.Fatalf("the server did not end as it should: %v", err)
 			}
 			gate.Open()
 
 			s = s.again(t)
+			began := time.Now()
 			finished := s.finished(t, namespace, imp.Name)
+			// Nobody else can have the claim of the server that was killed: it is not waited for.
+			if took := time.Since(began); took > 25*time.Second || finished.Status.Claim != nil {
+				t.Errorf("finished %s after the start, claimed by %v", took, finished.Status.Claim)
+			}
 			dgst := digestOf(t, index)
 			wantOutcome := outcome{metav1.ConditionTrue, v1beta1.ReasonImported, out.Reference("app") + " means " + dgst}
 			if diff := cmp.Diff(wantOutcome, outcomeOf(finished.Status.Conditions)); diff != "" {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	applyv1beta1 "tagger.dev/tagger/pkg/generated/applyconfiguration/tagger/v1beta1"
 	"tagger.dev/tagger/test/lab"
 )
 
@@ -29,6 +31,8 @@ type rollbackCase struct {
 	s         *server
 	namespace string
 	out       *lab.Source
+	// kubectl is what runs the plugin.
+	kubectl string
 	// digests are those of the generations, the current one first, as the history has them.
 	digests []string
 }
@@ -36,7 +40,7 @@ type rollbackCase struct {
 // threeGenerations imports a tag that moves twice, on a schedule where there is an interval.
 func threeGenerations(t *testing.T, s *server, namespace string, mirror bool, interval time.Duration) rollbackCase {
 	t.Helper()
-	c := rollbackCase{s: s, namespace: namespace, out: lab.New(t, lab.TrustedTLS)}
+	c := rollbackCase{s: s, namespace: namespace, out: lab.New(t, lab.TrustedTLS), kubectl: "kubectl"}
 	spec := v1beta1.ImageSpec{From: c.out.Reference("app"), Mirror: mirror}
 	if interval > 0 {
 		spec.RefreshInterval = &metav1.Duration{Duration: interval}
@@ -74,13 +78,13 @@ func (c rollbackCase) places(t *testing.T) []int {
 
 func (c rollbackCase) plugin(t *testing.T, args ...string) result {
 	t.Helper()
-	return c.s.try(t, "kubectl", append([]string{"image", "-n", c.namespace, "rollback", "app"}, args...)...)
+	return c.s.try(t, c.kubectl, append([]string{"image", "-n", c.namespace, "rollback", "app"}, args...)...)
 }
 
 // TestRollback goes back by the plugin in all the ways in which one can say what to.
-func TestRollback(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestRollback(t *testing.T) { withKubectls(t, rollback) }
+
+func rollback(t *testing.T, kubectl string) {
 	require(t, "kubectl-image")
 	tests := []struct {
 		name     string
@@ -106,6 +110,7 @@ func TestRollback(t *testing.T) {
 			t.Parallel()
 			s, namespace := shared(t)
 			c := threeGenerations(t, s, namespace, tt.mirror, tt.interval)
+			c.kubectl = kubectl
 			oldest := c.digests[2]
 			var args []string
 			for _, arg := range tt.args {
@@ -127,8 +132,12 @@ func TestRollback(t *testing.T) {
 			if _, digest, _ := strings.Cut(front.ImageReference, "@"); !strings.Contains(r.stdout, digest) && len(tt.want) > 3 {
 				t.Errorf("it does not name what is current now: %q", r.stdout)
 			}
-			if len(tt.want) == 3 { // nothing happened
-				if diff := cmp.Diff(before.Status, image.Status); diff != "" {
+			if len(tt.want) == 3 { // nothing happened, but that a person has chosen what is current
+				recorded := slices.Contains(tt.args, "1")
+				if front.RolledBack != recorded {
+					t.Errorf("it was rolled back to what is current: %t, want %t", front.RolledBack, recorded)
+				}
+				if diff := cmp.Diff(before.Status, image.Status); diff != "" && !recorded {
 					t.Errorf("status (-before +after):\n%s", diff)
 				}
 				if asked := c.out.Requests(); len(asked) > 0 {
@@ -158,9 +167,9 @@ func TestRollback(t *testing.T) {
 }
 
 // TestRollbackIsRefused: nothing changes, and a line says why.
-func TestRollbackIsRefused(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestRollbackIsRefused(t *testing.T) { withKubectls(t, rollbackIsRefused) }
+
+func rollbackIsRefused(t *testing.T, kubectl string) {
 	require(t, "kubectl-image")
 	const prefix = `error: Operation cannot be fulfilled on images.tagger.dev "app": the reference cannot be pulled, and nothing was changed: `
 	tests := []struct {
@@ -222,6 +231,7 @@ func TestRollbackIsRefused(t *testing.T) {
 			t.Parallel()
 			s, namespace := shared(t)
 			c := threeGenerations(t, s, namespace, tt.mirror, time.Hour)
+			c.kubectl = kubectl
 			if tt.prepare != nil {
 				tt.prepare(t, c)
 			}
@@ -256,16 +266,16 @@ func TestRollbackOfNothing(t *testing.T) {
 }
 
 // TestKubectlRollback does it without the plugin, twice: the second time returns to where it was.
-func TestKubectlRollback(t *testing.T) {
-	t.Parallel()
-	require(t, "kubectl")
+func TestKubectlRollback(t *testing.T) { withKubectls(t, kubectlRollback) }
+
+func kubectlRollback(t *testing.T, kubectl string) {
 	s, namespace := shared(t)
 	c := threeGenerations(t, s, namespace, true, time.Hour)
 	path := "/apis/tagger.dev/v1beta1/namespaces/" + namespace + "/images/app/rollback"
 	body := file(t, `{"apiVersion": "tagger.dev/v1beta1", "kind": "ImageRollback"}`)
 	for i, want := range [][]int{{1, 0, 1, 2}, {0, 1, 0, 1, 2}} {
 		answer := &v1beta1.ImageRollback{}
-		if err := json.Unmarshal([]byte(s.run(t, "kubectl", "create", "--raw", path, "-f", body)), answer); err != nil {
+		if err := json.Unmarshal([]byte(s.run(t, kubectl, "create", "--raw", path, "-f", body)), answer); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, c.places(t)); diff != "" {
@@ -279,11 +289,11 @@ func TestKubectlRollback(t *testing.T) {
 			t.Errorf("rollback %d suspended: %t", i+1, got)
 		}
 	}
-	printed := s.run(t, "kubectl", "get", "image", "app", "-n", namespace, "-o", `jsonpath={.spec.suspend} {.status.conditions[0].reason}`)
+	printed := s.run(t, kubectl, "get", "image", "app", "-n", namespace, "-o", `jsonpath={.spec.suspend} {.status.conditions[0].reason}`)
 	if printed != "true RolledBack" {
 		t.Errorf("the Image is %q", printed)
 	}
-	history := s.run(t, "kubectl", "image", "-n", namespace, "history", "app")
+	history := s.run(t, kubectl, "image", "-n", namespace, "history", "app")
 	if lines := words(history); len(lines) != 6 || lines[1][0] != "*" || lines[1][2] != c.digests[0][:len("sha256:")+12] {
 		t.Errorf("kubectl image history prints\n%s", history)
 	}
@@ -347,5 +357,32 @@ func TestRollbackIsForbidden(t *testing.T) {
 	}
 	if diff := cmp.Diff([]int{0, 1, 2}, c.places(t)); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)
+	}
+}
+
+// TestRollbackOwnsSuspend: whoever applies a manifest that lets the schedule go on is told of a conflict after a rollback.
+func TestRollbackOwnsSuspend(t *testing.T) {
+	t.Parallel()
+	c := threeGenerations(t, start(t, t.TempDir()), "fields", false, time.Hour)
+	images := c.s.api.TaggerV1beta1().Images(c.namespace)
+	manifest := applyv1beta1.Image("app", c.namespace).WithSpec(imageSpec().WithSuspend(false))
+	if _, err := images.Apply(t.Context(), manifest, metav1.ApplyOptions{FieldManager: "gitops"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := images.Rollback(t.Context(), "app", &v1beta1.ImageRollback{}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := images.Apply(t.Context(), manifest, metav1.ApplyOptions{FieldManager: "gitops"})
+	if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `"tagger-apiserver" using tagger.dev/v1beta1: .spec.suspend`) {
+		t.Errorf("applied again: %v, want a conflict over spec.suspend", err)
+	}
+	if image := c.s.image(t, c.namespace, "app"); !image.Spec.Suspend {
+		t.Error("the schedule goes on")
+	}
+	// An Image that an import creates has managers, too.
+	c.s.mustImport(t, c.namespace, "created", v1beta1.ImageImportSpec{From: c.out.Reference("app")}, v1beta1.ReasonImported)
+	want := []string{".spec.from", ".spec.historyLimit"}
+	if diff := cmp.Diff(want, owners(t, c.s.image(t, c.namespace, "created"))["tagger-apiserver Update"]); diff != "" {
+		t.Errorf("fields of tagger-apiserver (-want +got):\n%s", diff)
 	}
 }

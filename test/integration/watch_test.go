@@ -124,9 +124,10 @@ func TestWatch(t *testing.T) {
 // continues checks that a watch from a resourceVersion sees what is created now, in a namespace of its own.
 func (s *server) continues(t *testing.T, version string) {
 	t.Helper()
-	_, namespace := shared(t)
+	namespace := newNamespace()
 	s.createImages(t, namespace, "later")
 	s.watchImages(t, namespace, metav1.ListOptions{ResourceVersion: version}, "ADDED later")
+	s.deleteImage(t, namespace, "later")
 }
 
 // TestWatchBookmark watches a namespace in which nothing happens, while it does in another. A bookmark, which comes two seconds

@@ -35,6 +35,18 @@ func Answering(status int, contentType, body string) Fault {
 	}
 }
 
+// Basic lets only those in who have a user name and a password.
+func Basic(user, password string) Fault {
+	return func(w http.ResponseWriter, r *http.Request, registry http.Handler) {
+		if u, p, _ := r.BasicAuth(); u == user && p == password {
+			registry.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="outside"`)
+		Answering(http.StatusUnauthorized, "application/json", `{"errors":[{"code":"UNAUTHORIZED"}]}`)(w, r, registry)
+	}
+}
+
 // WithHeader adds a header to the answers of a fault.
 func WithHeader(key, value string, f Fault) Fault {
 	return func(w http.ResponseWriter, r *http.Request, registry http.Handler) {

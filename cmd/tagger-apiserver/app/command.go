@@ -28,6 +28,8 @@ func NewCommand(ctx context.Context) *cobra.Command {
 		Long: `tagger-apiserver serves Image and ImageImport, API group tagger.dev, runs the imports that they ask for, and serves the
 images that it mirrored at the registry port.
 
+In a cluster it extends the Kubernetes API by an APIService, and asks kube-apiserver who may do what.
+
 With --standalone it needs no Kubernetes: etcd, the image store, a certificate authority and an administrator's kubeconfig
 live in the data directory.
 
@@ -44,6 +46,7 @@ live in the data directory.
 			if err := logsapi.ValidateAndApply(options.Logs, nil); err != nil {
 				return err
 			}
+			options.Complete(cmd.Flags().Changed)
 			if errs := options.Validate(); len(errs) > 0 {
 				return errors.Join(errs...)
 			}
@@ -63,14 +66,19 @@ live in the data directory.
 
 // run serves until ctx ends. A stop that was asked for is no error.
 func run(ctx context.Context, options *Options) error {
-	server, closeServer, err := newStandalone(ctx, options)
+	var p process
+	defer p.close()
+	build := newInCluster
+	if options.Standalone {
+		build = newStandalone
+	}
+	server, err := build(ctx, options, &p)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) { // asked to stop while it started
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer closeServer()
 	if err := server.Run(ctx); err != nil {
 		return fmt.Errorf("serving: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	cliflag "k8s.io/component-base/cli/flag"
@@ -41,6 +42,13 @@ type Options struct {
 	ConcurrentImportsPerHost int
 	ImportAttemptTimeout     time.Duration
 	DrainTimeout             time.Duration
+	MirrorReleaseDelay       time.Duration
+
+	// Namespace and ServiceName are where the server runs in a cluster, and by which Service kube-apiserver reaches it.
+	Namespace   string
+	ServiceName string
+	// AllowNamespaceMirrors lets each namespace say where its images are mirrored to.
+	AllowNamespaceMirrors bool
 
 	Etcd     *options.EtcdOptions
 	Serving  *options.SecureServingOptionsWithLoopback
@@ -49,12 +57,17 @@ type Options struct {
 	Features *options.FeatureOptions
 	Traces   *options.TracingOptions
 	Logs     *logs.Options
+
+	// These are of servers in a cluster.
+	Core           *options.CoreAPIOptions
+	Authentication *options.DelegatingAuthenticationOptions
+	Authorization  *options.DelegatingAuthorizationOptions
+	Admission      *options.AdmissionOptions
 }
 
 // NewOptions returns the defaults.
 func NewOptions() *Options {
 	o := &Options{
-		BindAddress:              net.IPv4(127, 0, 0, 1),
 		SecurePort:               8443,
 		RegistryPort:             5000,
 		StoreReserve:             resource.QuantityValue{Quantity: resource.MustParse("256Mi")},
@@ -63,6 +76,7 @@ func NewOptions() *Options {
 		ConcurrentImportsPerHost: 16,
 		ImportAttemptTimeout:     time.Hour,
 		DrainTimeout:             10 * time.Second,
+		MirrorReleaseDelay:       7 * 24 * time.Hour,
 
 		Etcd: options.NewEtcdOptions(storagebackend.NewDefaultConfig(etcdPrefix,
 			apiserver.Codecs.LegacyCodec(v1beta1.SchemeGroupVersion))),
@@ -72,13 +86,36 @@ func NewOptions() *Options {
 		Features: options.NewFeatureOptions(),
 		Traces:   options.NewTracingOptions(),
 		Logs:     logs.NewOptions(),
+
+		Namespace:      "tagger",
+		ServiceName:    "tagger",
+		Core:           options.NewCoreAPIOptions(),
+		Authentication: options.NewDelegatingAuthenticationOptions(),
+		Authorization:  options.NewDelegatingAuthorizationOptions(),
+		Admission:      newAdmissionOptions(),
 	}
-	// There is no core API to keep flow schemas in: requests in flight are limited instead.
-	o.Features.EnablePriorityAndFairness = false
-	// There is no garbage collector to finish a foreground or orphaning delete.
-	o.Etcd.EnableGarbageCollection = false
-	o.Etcd.StorageConfig.Transport.ServerList = []string{"embedded"}
+	// kube-apiserver sends many requests over one connection.
+	o.Serving.HTTP2MaxStreamsPerConnection = 1000
 	return o
+}
+
+// Complete sets what depends on whether there is a cluster, where the flag was not given.
+func (o *Options) Complete(given func(flag string) bool) {
+	if !given("bind-address") {
+		o.BindAddress = net.IPv4zero
+		if o.Standalone {
+			o.BindAddress = net.IPv4(127, 0, 0, 1)
+		}
+	}
+	if !given("allow-loopback-sources") {
+		o.Sources.AllowLoopback = o.Standalone
+	}
+	if o.Standalone {
+		// There is no core API to keep flow schemas in: requests in flight are limited instead.
+		o.Features.EnablePriorityAndFairness = false
+		// There is no garbage collector to finish a foreground or orphaning delete.
+		o.Etcd.EnableGarbageCollection = false
+	}
 }
 
 // Flags returns the flags by subject.
@@ -88,23 +125,37 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	server.BoolVar(&o.Standalone, "standalone", o.Standalone,
 		"Run without Kubernetes, with everything that is stored under --data-dir.")
 	server.StringVar(&o.DataDir, "data-dir", o.DataDir,
-		"Directory of the embedded etcd and image store, the certificate authority, the token and the kubeconfig. Created with mode 0700.")
+		"Directory of the embedded etcd, unless --etcd-servers name another one, and of the image store; with --standalone of the certificate authority, the token and the kubeconfig, too. Created with mode 0700. In a cluster, without it, there is no image store.")
 	server.IPVar(&o.BindAddress, "bind-address", o.BindAddress,
-		"Address that both ports listen on; 0.0.0.0 or :: for all.")
+		"Address that both ports listen on; 0.0.0.0 or :: for all. Default: all in a cluster, 127.0.0.1 with --standalone.")
 	server.IntVar(&o.SecurePort, "secure-port", o.SecurePort, "Port of the API, TLS. 0 takes a free one; the kubeconfig names it.")
 	server.IntVar(&o.RegistryPort, "registry-port", o.RegistryPort, "Port of the registry endpoint, TLS. 0 takes a free one.")
 	server.StringVar(&o.RegistryExternalHost, "registry-external-host", o.RegistryExternalHost,
-		"HOST[:PORT] of the registry endpoint as its clients reach it: what references to mirrored images begin with. Default: --bind-address and --registry-port.")
+		"HOST[:PORT] of the registry endpoint as its clients reach it: what references to mirrored images begin with. Default: --bind-address and --registry-port; in a cluster the name of the Service, which Pods can resolve and nodes cannot.")
 	server.Var(&o.StoreReserve, "store-reserve",
 		"How much space of the disk of --data-dir mirroring leaves free, so that what else is written there, etcd's data for one, has room.")
+	cluster := sections.FlagSet("cluster")
+	cluster.StringVar(&o.Core.CoreAPIKubeconfigPath, "kubeconfig", o.Core.CoreAPIKubeconfigPath,
+		"Kubeconfig of the Kubernetes API that is extended. Default: the service account of the Pod.")
+	cluster.StringVar(&o.Namespace, "namespace", o.Namespace, "Namespace that this server runs in, where its Secrets are.")
+	cluster.StringVar(&o.ServiceName, "service-name", o.ServiceName, "Name of the Service by which kube-apiserver reaches this server.")
+	cluster.BoolVar(&o.AllowNamespaceMirrors, "allow-namespace-mirrors", o.AllowNamespaceMirrors,
+		"Whether a Secret mirror-registry-config in the namespace of an Image says where it is mirrored to, before the one in --namespace. Needs the right to get Secrets of that name in all namespaces.")
+	cluster.StringVar(&o.Serving.ServerCert.CertKey.CertFile, "tls-cert-file", o.Serving.ServerCert.CertKey.CertFile,
+		"File with the certificate of both ports, read again when it changes. Default: one of an authority that all replicas share in the Secret tagger-ca, whose certificate is written to the APIService.")
+	cluster.StringVar(&o.Serving.ServerCert.CertKey.KeyFile, "tls-private-key-file", o.Serving.ServerCert.CertKey.KeyFile,
+		"File with the private key for --tls-cert-file.")
+	o.addDelegationFlags(cluster)
 	imports := sections.FlagSet("imports")
-	imports.IntVar(&o.ConcurrentImports, "concurrent-imports", o.ConcurrentImports, "How many imports run at once.")
+	imports.IntVar(&o.ConcurrentImports, "concurrent-imports", o.ConcurrentImports, "How many imports run at once, half of them at most of one namespace.")
 	imports.IntVar(&o.ConcurrentImportsPerHost, "concurrent-imports-per-host", o.ConcurrentImportsPerHost,
 		"How many imports run at once from one registry.")
 	imports.DurationVar(&o.ImportAttemptTimeout, "import-attempt-timeout", o.ImportAttemptTimeout,
 		"How long one attempt of an import may take, mirroring included.")
 	imports.DurationVar(&o.DrainTimeout, "drain-timeout", o.DrainTimeout,
 		"How long imports that run may go on when the server is asked to stop. What is cut off is taken up again by the next start.")
+	imports.DurationVar(&o.MirrorReleaseDelay, "mirror-release-delay", o.MirrorReleaseDelay,
+		"How long the mirror keeps what an Image does not mean any more: what left its history, or all of it when it was deleted. What a Pod of the namespace runs is kept longer. The content of the image store of namespaces that are gone is kept as long. 0: no longer than it takes to let go of it.")
 	o.Sources.addFlags(sections.FlagSet("sources"))
 	o.addStorageFlags(sections.FlagSet("storage"))
 	o.Run.AddUniversalFlags(sections.FlagSet("generic"))
@@ -115,13 +166,30 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	return sections
 }
 
-// addStorageFlags adds those flags of the storage that have an effect when etcd is in this process.
+// addDelegationFlags adds what may be set of how the cluster is asked who may do what. Where it is reached --kubeconfig says.
+func (o *Options) addDelegationFlags(flags *pflag.FlagSet) {
+	all := pflag.NewFlagSet("delegation", pflag.ContinueOnError)
+	o.Authentication.AddFlags(all)
+	o.Authorization.AddFlags(all)
+	o.Admission.AddFlags(all)
+	for _, name := range []string{
+		"authentication-token-webhook-cache-ttl", "authorization-webhook-cache-authorized-ttl", "authorization-webhook-cache-unauthorized-ttl",
+		"client-ca-file", "requestheader-client-ca-file", "requestheader-allowed-names", "requestheader-username-headers",
+		"requestheader-group-headers", "requestheader-extra-headers-prefix", "requestheader-uid-headers",
+		"admission-control-config-file", "disable-admission-plugins", "enable-admission-plugins",
+	} {
+		flags.AddFlag(all.Lookup(name))
+	}
+}
+
+// addStorageFlags adds those flags of the storage that have an effect.
 func (o *Options) addStorageFlags(flags *pflag.FlagSet) {
 	all := pflag.NewFlagSet("etcd", pflag.ContinueOnError)
 	o.Etcd.AddFlags(all)
 	for _, name := range []string{
 		"encryption-provider-config", "encryption-provider-config-automatic-reload", "etcd-compaction-interval",
 		"etcd-count-metric-poll-period", "etcd-db-metric-poll-interval", "watch-cache",
+		"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "etcd-healthcheck-timeout", "etcd-readycheck-timeout",
 	} {
 		flags.AddFlag(all.Lookup(name))
 	}
@@ -130,11 +198,24 @@ func (o *Options) addStorageFlags(flags *pflag.FlagSet) {
 // Validate returns what is wrong with the flags, each by its name and with the remedy.
 func (o *Options) Validate() []error {
 	var errs []error
-	if !o.Standalone {
-		errs = append(errs, errors.New("--standalone is required: this version does not run inside a Kubernetes cluster yet"))
-	}
-	if o.DataDir == "" {
+	etcd := len(o.Etcd.StorageConfig.Transport.ServerList) > 0
+	switch {
+	case o.Standalone && etcd:
+		errs = append(errs, errors.New("--etcd-servers: a standalone server has its own etcd in --data-dir; leave out one of the flags"))
+	case o.Standalone && o.DataDir == "":
 		errs = append(errs, errors.New("--data-dir is required: name a directory that the server may create and keep its data in"))
+	case !etcd && o.DataDir == "":
+		errs = append(errs, errors.New("--etcd-servers or --data-dir is required: name an etcd, or a directory that the server may create and keep its own in; without a cluster add --standalone"))
+	}
+	if tls := o.Serving.ServerCert.CertKey; (tls.CertFile == "") != (tls.KeyFile == "") {
+		errs = append(errs, errors.New("--tls-cert-file and --tls-private-key-file belong together: give both, or none"))
+	} else if o.Standalone && tls.CertFile != "" {
+		errs = append(errs, errors.New("--tls-cert-file: a standalone server has an authority of its own, ca.crt in --data-dir"))
+	}
+	for flag, name := range map[string]string{"--namespace": o.Namespace, "--service-name": o.ServiceName} {
+		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("%s %q: %s", flag, name, problems[0]))
+		}
 	}
 	for flag, port := range map[string]int{"--secure-port": o.SecurePort, "--registry-port": o.RegistryPort} {
 		if port < 0 || port > 65535 {
@@ -165,8 +246,16 @@ func (o *Options) Validate() []error {
 	if o.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("--drain-timeout %s: must not be negative", o.DrainTimeout))
 	}
+	if o.MirrorReleaseDelay < 0 {
+		errs = append(errs, fmt.Errorf("--mirror-release-delay %s: must not be negative", o.MirrorReleaseDelay))
+	}
 	errs = append(errs, o.Sources.validate()...)
-	errs = append(errs, o.Etcd.Validate()...)
+	if etcd {
+		errs = append(errs, o.Etcd.Validate()...)
+	}
+	errs = append(errs, o.Authentication.Validate()...)
+	errs = append(errs, o.Authorization.Validate()...)
+	errs = append(errs, o.Admission.Validate()...)
 	errs = append(errs, o.Run.Validate()...)
 	errs = append(errs, o.Audit.Validate()...)
 	errs = append(errs, o.Features.Validate()...)

@@ -14,6 +14,7 @@ import (
 
 	"tagger.dev/tagger/pkg/importer"
 	"tagger.dev/tagger/pkg/importer/keychain"
+	"tagger.dev/tagger/pkg/importer/mirror"
 	"tagger.dev/tagger/pkg/version"
 )
 
@@ -72,12 +73,7 @@ func (o *SourceOptions) addFlags(flags *pflag.FlagSet) {
 const maxManifestSize = 32 << 20
 
 func (o *SourceOptions) validate() []error {
-	var errs []error
-	for flag, patterns := range map[string][]string{"--allowed-registries": o.AllowedRegistries, "--blocked-registries": o.BlockedRegistries} {
-		if _, err := importer.ParseHostPatterns(patterns); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
-		}
-	}
+	_, errs := o.importerOptions()
 	if n := o.MaxManifestSize.Value(); n < 1 || n > maxManifestSize {
 		errs = append(errs, fmt.Errorf("--max-manifest-size %s: must be between 1 and 32Mi", &o.MaxManifestSize))
 	}
@@ -94,20 +90,15 @@ func (o *SourceOptions) validate() []error {
 			errs = append(errs, fmt.Errorf("--registry-auth-file: %w", err))
 		}
 	}
-	if _, err := importer.LoadHostCAs(o.RegistryCertsDir); o.RegistryCertsDir != "" && err != nil {
-		errs = append(errs, fmt.Errorf("--registry-certs-dir: %w", err))
-	}
 	return errs
 }
 
-// importer returns what imports, within the guard rails, and the credentials for it. OwnHosts are those of the registry
-// endpoint.
-func (o *SourceOptions) importer(ownHosts []string) (*importer.Importer, importer.Keychain, error) {
-	options := importer.Options{
+// importerOptions returns what the flags alone say, and what is wrong with those that name hosts and their certificates.
+func (o *SourceOptions) importerOptions() (options importer.Options, errs []error) {
+	options = importer.Options{
 		AllowLoopback:    o.AllowLoopback,
 		RefusePrivate:    !o.AllowPrivate,
 		RefuseInsecure:   !o.AllowInsecure,
-		OwnHosts:         ownHosts,
 		Proxy:            http.ProxyFromEnvironment,
 		UserAgent:        version.UserAgent("tagger-apiserver"),
 		StreamsPerHost:   o.BlobStreamsPerHost,
@@ -115,6 +106,39 @@ func (o *SourceOptions) importer(ownHosts []string) (*importer.Importer, importe
 		MaxManifestBytes: o.MaxManifestSize.Value(),
 		MaxImageBytes:    o.MaxImageSize.Value(),
 	}
+	wrong := func(flag string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", flag, err))
+		}
+	}
+	var err error
+	options.AllowedRegistries, err = importer.ParseHostPatterns(o.AllowedRegistries)
+	wrong("--allowed-registries", err)
+	options.BlockedRegistries, err = importer.ParseHostPatterns(o.BlockedRegistries)
+	wrong("--blocked-registries", err)
+	if o.RegistryCertsDir != "" {
+		options.HostCAs, err = importer.LoadHostCAs(o.RegistryCertsDir)
+		wrong("--registry-certs-dir", err)
+	}
+	return options, errs
+}
+
+// mirrorOptions returns how mirrors at other registries are reached. What guards sources guards those that a tenant chose.
+func (o *SourceOptions) mirrorOptions() mirror.Options {
+	return mirror.Options{
+		Guard:            importer.Guard{AllowLoopback: o.AllowLoopback, RefusePrivate: !o.AllowPrivate},
+		Proxy:            http.ProxyFromEnvironment,
+		UserAgent:        version.UserAgent("tagger-apiserver"),
+		Connections:      o.BlobStreamsPerHost,
+		MaxManifestBytes: o.MaxManifestSize.Value(),
+	}
+}
+
+// importer returns what imports, within the guard rails, and the credentials for it. OwnHosts are those of the registry
+// endpoint.
+func (o *SourceOptions) importer(ownHosts []string) (*importer.Importer, importer.Keychain, error) {
+	options, errs := o.importerOptions()
+	options.OwnHosts = ownHosts
 	const place = "the file of --registry-auth-file"
 	credentials := keychain.None
 	options.CredentialsPlace = place + ", which is not set"
@@ -122,11 +146,5 @@ func (o *SourceOptions) importer(ownHosts []string) (*importer.Importer, importe
 		credentials = keychain.AuthFile(o.RegistryAuthFile)
 		options.CredentialsPlace = place
 	}
-	var allowed, blocked, authorities error
-	options.AllowedRegistries, allowed = importer.ParseHostPatterns(o.AllowedRegistries)
-	options.BlockedRegistries, blocked = importer.ParseHostPatterns(o.BlockedRegistries)
-	if o.RegistryCertsDir != "" {
-		options.HostCAs, authorities = importer.LoadHostCAs(o.RegistryCertsDir)
-	}
-	return importer.New(options), credentials, errors.Join(allowed, blocked, authorities)
+	return importer.New(options), credentials, errors.Join(errs...)
 }

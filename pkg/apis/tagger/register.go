@@ -36,6 +36,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&Image{}, &ImageList{},
 		&ImageImport{}, &ImageImportList{},
 		&ImageRollback{},
+		&MirrorRelease{}, &MirrorReleaseList{},
 	)
 	return nil
 }

@@ -36,6 +36,7 @@ type ImageSpec struct {
 type ImageStatus struct {
 	HashReferences  []HashReference
 	RecordedImports []HashReference
+	LastAttemptTime *metav1.Time
 	Conditions      []metav1.Condition
 }
 
@@ -52,6 +53,7 @@ type HashReference struct {
 	Platforms       []string
 
 	ReferrersCheckedAt *metav1.Time
+	RolledBack         bool
 }
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
@@ -115,6 +117,7 @@ type ImageImportStatus struct {
 	Conditions      []metav1.Condition
 	Progress        *ImportProgress
 	Claim           *ImportClaim
+	RequestedAt     metav1.MicroTime
 	StartTime       *metav1.Time
 	NextAttemptTime *metav1.Time
 	CompletionTime  *metav1.Time
@@ -150,4 +153,41 @@ type ImageImportList struct {
 	metav1.ListMeta
 
 	Items []ImageImport
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// MirrorRelease is what an Image does not mean any more, and what the mirror therefore need not keep for it.
+type MirrorRelease struct {
+	metav1.TypeMeta
+	metav1.ObjectMeta
+
+	Spec   MirrorReleaseSpec
+	Status MirrorReleaseStatus
+}
+
+// MirrorReleaseSpec says what to release, and when.
+type MirrorReleaseSpec struct {
+	Namespace       string
+	Image           string
+	ImageReferences []string
+	RequestedAt     metav1.MicroTime
+	DueTime         metav1.Time
+}
+
+// MirrorReleaseStatus says why the release is not done yet.
+type MirrorReleaseStatus struct {
+	Failures        int32
+	Message         string
+	NextAttemptTime *metav1.Time
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// MirrorReleaseList is a list of MirrorReleases.
+type MirrorReleaseList struct {
+	metav1.TypeMeta
+	metav1.ListMeta
+
+	Items []MirrorRelease
 }

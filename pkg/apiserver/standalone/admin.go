@@ -13,6 +13,8 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"tagger.dev/tagger/pkg/apiserver/certificate"
 )
 
 const (
@@ -50,7 +52,7 @@ func (d *DataDir) Token() (string, error) {
 
 // WriteKubeconfig writes the administrator's kubeconfig: for the server at the
 // URL server, verified by authority, with token, in the namespace default.
-func (d *DataDir) WriteKubeconfig(server string, authority *Authority, token string) error {
+func (d *DataDir) WriteKubeconfig(server string, authority *certificate.Authority, token string) error {
 	config := clientcmdapi.NewConfig()
 	config.Clusters[kubeconfigName] = &clientcmdapi.Cluster{
 		Server:                   server,

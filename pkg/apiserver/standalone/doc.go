@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package standalone owns the data directory of a server that runs without a
-// Kubernetes cluster: its lock and format version, its certificate authority
-// and serving certificates, the administrator's token and kubeconfig.
+// Kubernetes cluster: its lock and format version, its certificate authority,
+// the administrator's token and kubeconfig.
 //
 // It knows where the embedded etcd and image store lie in the directory, and
 // nothing about either.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptrace"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -238,7 +239,7 @@ func importError(imp *v1beta1.ImageImport) error {
 	case !ended(imp):
 		return &failure{
 			err:  fmt.Errorf("%s, attempt %d of %d)", prefix, attempts, tagger.MaxImportAttempts),
-			hint: insecureHint(condition.Reason) + "The cluster goes on trying until the ImageImport is deleted; look at it with: " + lookAt(imp),
+			hint: insecureHint(message) + "The cluster goes on trying, ten times in all, until the ImageImport is deleted; look at it with: " + lookAt(imp),
 		}
 	case attempts > 1:
 		return fmt.Errorf("%s, after %d attempts)", prefix, attempts)
@@ -247,9 +248,9 @@ func importError(imp *v1beta1.ImageImport) error {
 	}
 }
 
-// insecureHint is what a person may want where a certificate does not verify.
-func insecureHint(reason string) string {
-	if reason != v1beta1.ReasonTLS {
+// insecureHint is how to ask for what a message advises where a certificate does not verify.
+func insecureHint(message string) string {
+	if !strings.Contains(message, "insecure: true") {
 		return ""
 	}
 	return "Import with --insecure-source if the source is meant to be reached so.\n"

@@ -79,7 +79,7 @@ func TestImport(t *testing.T) {
 	const (
 		success = "image.tagger.dev/myapp imported from quay.io/company/myapp:latest\n  mirror.example/ns/myapp@" + digest + "\n"
 		began   = "importing quay.io/company/myapp:latest by imageimport.tagger.dev/myapp-0a1b2c3d\n"
-		notOver = "The cluster goes on trying until the ImageImport is deleted; look at it with: kubectl describe imageimport myapp-0a1b2c3d --namespace ns\n"
+		notOver = "The cluster goes on trying, ten times in all, until the ImageImport is deleted; look at it with: kubectl describe imageimport myapp-0a1b2c3d --namespace ns\n"
 	)
 	done := anImport(v1beta1.ReasonImported, over(true))
 	invalid := apierrors.NewInvalid(schema.GroupKind{Group: v1beta1.GroupName, Kind: "ImageImport"}, "myapp-0a1b2c3d",
@@ -130,6 +130,17 @@ func TestImport(t *testing.T) {
 			name:   "not found, while the cluster goes on",
 			answer: anImport(v1beta1.ReasonNotFound, failed("no such tag")),
 			want:   result{Stderr: "error: importing myapp: no such tag (NotFound, attempt 1 of 10)\n" + notOver, Code: 1},
+		},
+		{
+			name:   "no TLS, where insecure: true is advised",
+			answer: anImport(v1beta1.ReasonTLS, failed("no TLS; set insecure: true")),
+			want: result{Stderr: "error: importing myapp: no TLS; set insecure: true (TLS, attempt 1 of 10)\n" +
+				"Import with --insecure-source if the source is meant to be reached so.\n" + notOver, Code: 1},
+		},
+		{
+			name:   "no TLS, where insecure sources are not allowed",
+			answer: anImport(v1beta1.ReasonTLS, failed("no TLS; ask the administrator")),
+			want:   result{Stderr: "error: importing myapp: no TLS; ask the administrator (TLS, attempt 1 of 10)\n" + notOver, Code: 1},
 		},
 		{
 			name:   "not found after the hand-off",

@@ -39,6 +39,12 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &taggerv1beta1.ImportClaimApplyConfiguration{}
 	case v1beta1.SchemeGroupVersion.WithKind("ImportProgress"):
 		return &taggerv1beta1.ImportProgressApplyConfiguration{}
+	case v1beta1.SchemeGroupVersion.WithKind("MirrorRelease"):
+		return &taggerv1beta1.MirrorReleaseApplyConfiguration{}
+	case v1beta1.SchemeGroupVersion.WithKind("MirrorReleaseSpec"):
+		return &taggerv1beta1.MirrorReleaseSpecApplyConfiguration{}
+	case v1beta1.SchemeGroupVersion.WithKind("MirrorReleaseStatus"):
+		return &taggerv1beta1.MirrorReleaseStatusApplyConfiguration{}
 
 	}
 	return nil

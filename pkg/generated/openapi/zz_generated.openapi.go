@@ -88,6 +88,10 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1beta1.ImportAttempt{}.OpenAPIModelName():        schema_pkg_apis_tagger_v1beta1_ImportAttempt(ref),
 		v1beta1.ImportClaim{}.OpenAPIModelName():          schema_pkg_apis_tagger_v1beta1_ImportClaim(ref),
 		v1beta1.ImportProgress{}.OpenAPIModelName():       schema_pkg_apis_tagger_v1beta1_ImportProgress(ref),
+		v1beta1.MirrorRelease{}.OpenAPIModelName():        schema_pkg_apis_tagger_v1beta1_MirrorRelease(ref),
+		v1beta1.MirrorReleaseList{}.OpenAPIModelName():    schema_pkg_apis_tagger_v1beta1_MirrorReleaseList(ref),
+		v1beta1.MirrorReleaseSpec{}.OpenAPIModelName():    schema_pkg_apis_tagger_v1beta1_MirrorReleaseSpec(ref),
+		v1beta1.MirrorReleaseStatus{}.OpenAPIModelName():  schema_pkg_apis_tagger_v1beta1_MirrorReleaseStatus(ref),
 	}
 }
 
@@ -2805,6 +2809,13 @@ func schema_pkg_apis_tagger_v1beta1_HashReference(ref common.ReferenceCallback) 
 							Ref:         ref(v1.Time{}.OpenAPIModelName()),
 						},
 					},
+					"rolledBack": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Whether a rollback put this entry here. An import that was asked for before that comes to lie behind it, or is not tried. Absent once an import finds the same digest again.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
 				},
 				Required: []string{"from", "imageReference", "importedAt"},
 			},
@@ -3058,7 +3069,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageImportStatus(ref common.ReferenceCallba
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "The state of the import. \"Imported\" is Unknown while it waits for an attempt or runs, then True or False. The reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid, UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed, and Superseded when a later import succeeded before another attempt.",
+							Description: "The state of the import. \"Imported\" is Unknown while it waits for an attempt or runs, then True or False. The reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid, UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed, and Superseded when a later import succeeded before another attempt, or the Image was rolled back.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
@@ -3077,8 +3088,14 @@ func schema_pkg_apis_tagger_v1beta1_ImageImportStatus(ref common.ReferenceCallba
 					},
 					"claim": {
 						SchemaProps: spec.SchemaProps{
-							Description: "Which server works at the import. For Tagger's own use.",
+							Description: "Which server works at the import. Absent while no attempt runs. For Tagger's own use.",
 							Ref:         ref(v1beta1.ImportClaim{}.OpenAPIModelName()),
+						},
+					},
+					"requestedAt": {
+						SchemaProps: spec.SchemaProps{
+							Description: "When the import was asked for, in microseconds. What an Image came to mean after that, by a rollback or by an import that was asked for later, is not undone by another attempt.",
+							Ref:         ref(v1.MicroTime{}.OpenAPIModelName()),
 						},
 					},
 					"startTime": {
@@ -3103,7 +3120,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageImportStatus(ref common.ReferenceCallba
 			},
 		},
 		Dependencies: []string{
-			v1.Condition{}.OpenAPIModelName(), v1.Time{}.OpenAPIModelName(), v1beta1.HashReference{}.OpenAPIModelName(), v1beta1.ImportAttempt{}.OpenAPIModelName(), v1beta1.ImportClaim{}.OpenAPIModelName(), v1beta1.ImportProgress{}.OpenAPIModelName()},
+			v1.Condition{}.OpenAPIModelName(), v1.MicroTime{}.OpenAPIModelName(), v1.Time{}.OpenAPIModelName(), v1beta1.HashReference{}.OpenAPIModelName(), v1beta1.ImportAttempt{}.OpenAPIModelName(), v1beta1.ImportClaim{}.OpenAPIModelName(), v1beta1.ImportProgress{}.OpenAPIModelName()},
 	}
 }
 
@@ -3301,13 +3318,13 @@ func schema_pkg_apis_tagger_v1beta1_ImageSpec(ref common.ReferenceCallback) comm
 					},
 					"refreshInterval": {
 						SchemaProps: spec.SchemaProps{
-							Description: "How often the image is imported again without being asked, for example \"15m\". At least one minute. Absent: never.",
+							Description: "How often the image is imported again without being asked, for example \"15m\": so long after an import of it was last tried, and up to a tenth of that later, so that Images do not all come at once. A new Image is imported within a minute. At least one minute; needs from. Absent: never.",
 							Ref:         ref(v1.Duration{}.OpenAPIModelName()),
 						},
 					},
 					"suspend": {
 						SchemaProps: spec.SchemaProps{
-							Description: "Stops the refresh of refreshInterval while true; imports that are asked for still run. A rollback, a push and an import from elsewhere set it, so that no schedule undoes them. Default false.",
+							Description: "Stops the refresh of refreshInterval while true, also one that is under way; imports that are asked for still run. A rollback, a push and an import from elsewhere set it, so that no schedule undoes them. Default false.",
 							Type:        []string{"boolean"},
 							Format:      "",
 						},
@@ -3371,6 +3388,12 @@ func schema_pkg_apis_tagger_v1beta1_ImageStatus(ref common.ReferenceCallback) co
 							},
 						},
 					},
+					"lastAttemptTime": {
+						SchemaProps: spec.SchemaProps{
+							Description: "When an import of the Image was last tried, whether that succeeded or not. The next refresh of spec.refreshInterval is counted from it.",
+							Ref:         ref(v1.Time{}.OpenAPIModelName()),
+						},
+					},
 					"conditions": {
 						VendorExtensible: spec.VendorExtensible{
 							Extensions: spec.Extensions{
@@ -3398,7 +3421,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageStatus(ref common.ReferenceCallback) co
 			},
 		},
 		Dependencies: []string{
-			v1.Condition{}.OpenAPIModelName(), v1beta1.HashReference{}.OpenAPIModelName()},
+			v1.Condition{}.OpenAPIModelName(), v1.Time{}.OpenAPIModelName(), v1beta1.HashReference{}.OpenAPIModelName()},
 	}
 }
 
@@ -3443,12 +3466,12 @@ func schema_pkg_apis_tagger_v1beta1_ImportClaim(ref common.ReferenceCallback) co
 	return common.OpenAPIDefinition{
 		Schema: spec.Schema{
 			SchemaProps: spec.SchemaProps{
-				Description: "ImportClaim says which server works at an import. A claim whose object has not changed for a while is taken over.",
+				Description: "ImportClaim says which server works at an import, for one attempt. Where several servers share an etcd, another one takes the import over when the object has not changed for 30 seconds.",
 				Type:        []string{"object"},
 				Properties: map[string]spec.Schema{
 					"holder": {
 						SchemaProps: spec.SchemaProps{
-							Description: "The server that works at the import.",
+							Description: "The server that works at the import: its host's name, \"_\" and a UUID that is new with each start.",
 							Default:     "",
 							Type:        []string{"string"},
 							Format:      "",
@@ -3456,13 +3479,13 @@ func schema_pkg_apis_tagger_v1beta1_ImportClaim(ref common.ReferenceCallback) co
 					},
 					"renewTime": {
 						SchemaProps: spec.SchemaProps{
-							Description: "When the holder last said that it still works at the import.",
+							Description: "When the holder last said that it still works at the import, by its own clock. It does so at least every 10 seconds.",
 							Ref:         ref(v1.MicroTime{}.OpenAPIModelName()),
 						},
 					},
 					"transitions": {
 						SchemaProps: spec.SchemaProps{
-							Description: "How often the claim went from one holder to another.",
+							Description: "How often the attempt was taken over from one holder by another.",
 							Type:        []string{"integer"},
 							Format:      "int32",
 						},
@@ -3519,5 +3542,203 @@ func schema_pkg_apis_tagger_v1beta1_ImportProgress(ref common.ReferenceCallback)
 				Required: []string{"blobs", "blobsTotal", "bytes", "bytesTotal"},
 			},
 		},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_MirrorRelease(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "MirrorRelease is what an Image does not mean any more: the mirror keeps it for some time yet, and then no longer for this Image. Tagger makes one when it drops entries of a history or an Image is deleted, and deletes it when it is done, or when the Image means the same again. It belongs to no namespace, so that it outlives the one that it is for. To give a release up, delete it: the mirror keeps the content then. To have it done now, also where it waits for another attempt, set spec.dueTime to the time it is.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard object metadata.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What to release, and when. Only the times can be changed.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1beta1.MirrorReleaseSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Why it is not done yet. Written by Tagger, through mirrorreleases/status; in a create or an update of the MirrorRelease it is ignored.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1beta1.MirrorReleaseStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.ObjectMeta{}.OpenAPIModelName(), v1beta1.MirrorReleaseSpec{}.OpenAPIModelName(), v1beta1.MirrorReleaseStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_MirrorReleaseList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "MirrorReleaseList is a list of MirrorReleases.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard list metadata.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The MirrorReleases.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(v1beta1.MirrorRelease{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			v1.ListMeta{}.OpenAPIModelName(), v1beta1.MirrorRelease{}.OpenAPIModelName()},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_MirrorReleaseSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "MirrorReleaseSpec says what the mirror need not keep any more, for which Image, and from when on.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"namespace": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The namespace of the Image. Required. Neither it nor the Image need exist any more.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"image": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The name of the Image. Required.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"imageReferences": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "What the history of the Image had at the mirror, by digest, as it was recorded; from 1 to 64 of them. The content of one is kept while the Image has it in its history, an import of the Image is under way, or a Pod of the namespace runs it.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"requestedAt": {
+						SchemaProps: spec.SchemaProps{
+							Description: "When it was last dropped from the history of the Image, or was about to be, in microseconds.",
+							Ref:         ref(v1.MicroTime{}.OpenAPIModelName()),
+						},
+					},
+					"dueTime": {
+						SchemaProps: spec.SchemaProps{
+							Description: "When it is released, not before.",
+							Ref:         ref(v1.Time{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"namespace", "image", "imageReferences"},
+			},
+		},
+		Dependencies: []string{
+			v1.MicroTime{}.OpenAPIModelName(), v1.Time{}.OpenAPIModelName()},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_MirrorReleaseStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "MirrorReleaseStatus says why a release is not done yet, although it is due.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"failures": {
+						SchemaProps: spec.SchemaProps{
+							Description: "How often in a row it failed.",
+							Type:        []string{"integer"},
+							Format:      "int32",
+						},
+					},
+					"message": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What it failed by, or what it waits for, in words.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"nextAttemptTime": {
+						SchemaProps: spec.SchemaProps{
+							Description: "When it is tried again, not before. Absent before the first attempt.",
+							Ref:         ref(v1.Time{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.Time{}.OpenAPIModelName()},
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"slices"
 
-	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
 
 	"tagger.dev/tagger/pkg/importer"
@@ -26,7 +26,7 @@ func AuthFile(path string) importer.Keychain { return authFile{path} }
 
 type authFile struct{ path string }
 
-func (f authFile) Credentials(ctx context.Context, ref importer.Reference) ([]auth.Credential, error) {
+func (f authFile) Credentials(ctx context.Context, ref importer.Reference) ([]importer.Credential, error) {
 	config, err := f.read()
 	if err != nil {
 		return nil, f.broken(err)
@@ -58,7 +58,7 @@ func (f authFile) broken(err error) error {
 }
 
 // ask asks the credential helper that is responsible for a host, if there is one.
-func (config *dockerConfig) ask(ctx context.Context, ref importer.Reference) ([]auth.Credential, error) {
+func (config *dockerConfig) ask(ctx context.Context, ref importer.Reference) ([]importer.Credential, error) {
 	helper := config.CredentialStore
 	if names := matching(config.CredentialHelpers, ref.Host(), ref.Repository()); len(names) > 0 {
 		helper = config.CredentialHelpers[names[0]]
@@ -71,17 +71,36 @@ func (config *dockerConfig) ask(ctx context.Context, ref importer.Reference) ([]
 		host = dockerHubKey
 	}
 	c, err := credentials.NewNativeStore(helper).Get(ctx, host)
-	if err != nil {
-		return nil, &invisible{fmt.Sprintf("names the credential helper docker-credential-%s, which failed for %s", helper, ref.Host()), err}
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, &invisible{fmt.Sprintf("names the credential helper docker-credential-%s, which is not in the PATH of the server; "+
+			"install it there, or have the file hold the credentials themselves", helper), err}
+	case err != nil:
+		return nil, &invisible{fmt.Sprintf("names the credential helper docker-credential-%s, which failed for %s; "+
+			"run it as the server does to see why", helper, ref.Host()), err}
 	}
-	return []auth.Credential{c}, nil
+	return []importer.Credential{{
+		Username: c.Username, Password: c.Password, RefreshToken: c.RefreshToken, AccessToken: c.AccessToken,
+	}}, nil
 }
 
-// distinct returns the credentials that are none of the empty one, each once.
-func distinct(all []auth.Credential) []auth.Credential {
-	once := []auth.Credential{}
+// distinct returns the credentials that are none of the empty one, each once: one
+// that may travel insecurely by any of its entries may do so.
+func distinct(all []importer.Credential) []importer.Credential {
+	once := []importer.Credential{}
 	for _, c := range all {
-		if c != auth.EmptyCredential && !slices.Contains(once, c) {
+		insecure := c.InsecureTransport
+		c.InsecureTransport = false
+		at := slices.IndexFunc(once, func(other importer.Credential) bool {
+			other.InsecureTransport = false
+			return other == c
+		})
+		switch {
+		case c == importer.Credential{}:
+		case at >= 0:
+			once[at].InsecureTransport = once[at].InsecureTransport || insecure
+		default:
+			c.InsecureTransport = insecure
 			once = append(once, c)
 		}
 	}

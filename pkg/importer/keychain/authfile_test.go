@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"tagger.dev/tagger/pkg/importer"
 )
@@ -31,16 +30,16 @@ func TestAuthFile(t *testing.T) {
 	}}`
 	tests := []struct {
 		name, ref string
-		want      []auth.Credential
+		want      []importer.Credential
 	}{
-		{name: "docker.io by its old key", ref: "nginx", want: []auth.Credential{{Username: "hub", Password: "p1"}}},
-		{name: "most specific first", ref: "quay.io/company/app", want: []auth.Credential{
+		{name: "docker.io by its old key", ref: "nginx", want: []importer.Credential{{Username: "hub", Password: "p1"}}},
+		{name: "most specific first", ref: "quay.io/company/app", want: []importer.Credential{
 			{Username: "repo", Password: "p4"}, {Username: "path", Password: "p3"}, {Username: "host", Password: "p2"},
 		}},
-		{name: "whole segments", ref: "quay.io/company2/app", want: []auth.Credential{{Username: "host", Password: "p2"}}},
-		{name: "identity token", ref: "token.example/a", want: []auth.Credential{{Username: "<token>", RefreshToken: "t0k3n"}}},
-		{name: "IPv6", ref: "[::1]:5000/a", want: []auth.Credential{{Username: "six", Password: "p6"}}},
-		{name: "user name and password without auth", ref: "plain.example/a", want: []auth.Credential{{Username: "plain", Password: "p7"}}},
+		{name: "whole segments", ref: "quay.io/company2/app", want: []importer.Credential{{Username: "host", Password: "p2"}}},
+		{name: "identity token", ref: "token.example/a", want: []importer.Credential{{Username: "<token>", RefreshToken: "t0k3n"}}},
+		{name: "IPv6", ref: "[::1]:5000/a", want: []importer.Credential{{Username: "six", Password: "p6"}}},
+		{name: "user name and password without auth", ref: "plain.example/a", want: []importer.Credential{{Username: "plain", Password: "p7"}}},
 		{name: "none", ref: "ghcr.io/a/b"},
 		{name: "other port", ref: "quay.io:8443/a/b"},
 	}
@@ -67,10 +66,10 @@ func TestAuthFileChanges(t *testing.T) {
 	k := AuthFile(path)
 	for _, tt := range []struct {
 		name, file string
-		want       []auth.Credential
+		want       []importer.Credential
 	}{
-		{name: "first", file: `{"auths":{"quay.io":{"auth":"YTox"}}}`, want: []auth.Credential{{Username: "a", Password: "1"}}},
-		{name: "rotated", file: `{"auths":{"quay.io":{"auth":"YToy"}}}`, want: []auth.Credential{{Username: "a", Password: "2"}}},
+		{name: "first", file: `{"auths":{"quay.io":{"auth":"YTox"}}}`, want: []importer.Credential{{Username: "a", Password: "1"}}},
+		{name: "rotated", file: `{"auths":{"quay.io":{"auth":"YToy"}}}`, want: []importer.Credential{{Username: "a", Password: "2"}}},
 		{name: "emptied", file: `{}`},
 	} {
 		write(t, path, tt.file)
@@ -95,7 +94,7 @@ func TestAuthFileBroken(t *testing.T) {
 		{name: "other JSON", file: `{"auths":"SECRET"}`, want: "not of the format"},
 		{name: "bad auth", file: `{"auths":{"quay.io":{"auth":"SECRET?"}}}`, want: "the entry for quay.io has an \"auth\" that is not base64"},
 		{name: "not user:password", file: `{"auths":{"quay.io":{"auth":"U0VDUkVU"}}}`, want: "not base64 of user:password"},
-		{name: "a helper that is not there", file: `{"credHelpers":{"quay.io":"absent"}}`, want: "docker-credential-absent, which failed for quay.io"},
+		{name: "a helper that is not there", file: `{"credHelpers":{"quay.io":"absent"}}`, want: "docker-credential-absent, which is not in the PATH of the server"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -112,6 +111,24 @@ func TestAuthFileBroken(t *testing.T) {
 				t.Errorf("got %q, want %q, the path, and nothing of the file", text, tt.want)
 			}
 		})
+	}
+}
+
+// TestAuthFileHelperFails: t.Setenv allows no parallel tests.
+func TestAuthFileHelperFails(t *testing.T) {
+	dir := t.TempDir()
+	helper := filepath.Join(dir, "docker-credential-failing")
+	write(t, helper, "#!/bin/sh\necho SECRET\nexit 1\n")
+	if err := os.Chmod(helper, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	path := filepath.Join(dir, "config.json")
+	write(t, path, `{"credsStore":"failing"}`)
+	_, err := AuthFile(path).Credentials(t.Context(), parse(t, "quay.io/a"))
+	const want = "docker-credential-failing, which failed for quay.io; run it"
+	if importer.KindOf(err) != importer.Unauthorized || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "SECRET") {
+		t.Errorf("got %v, want Unauthorized, %q, and nothing of what the helper says", err, want)
 	}
 }
 

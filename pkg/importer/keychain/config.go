@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"strings"
 
-	"oras.land/oras-go/v2/registry/remote/auth"
+	"tagger.dev/tagger/pkg/importer"
 )
 
 // dockerConfig is what counts of a docker config.json or a containers auth.json
@@ -60,8 +60,8 @@ func parseLegacyConfig(raw []byte) (*dockerConfig, error) {
 
 // credential returns that of an entry, the empty one where it has none. An error
 // quotes nothing of it.
-func (e authEntry) credential() (auth.Credential, error) {
-	c := auth.Credential{
+func (e authEntry) credential() (importer.Credential, error) {
+	c := importer.Credential{
 		Username: e.Username, Password: e.Password, RefreshToken: e.IdentityToken, AccessToken: e.RegistryToken,
 	}
 	if e.Auth == "" {
@@ -83,8 +83,8 @@ func (e authEntry) credential() (auth.Credential, error) {
 // credentials returns those whose keys match a host and a repository, the most
 // specific first, each once. Entries that match and cannot be read are the error;
 // the others are returned nevertheless.
-func (config *dockerConfig) credentials(host, repository string) ([]auth.Credential, error) {
-	var found []auth.Credential
+func (config *dockerConfig) credentials(host, repository string) ([]importer.Credential, error) {
+	var found []importer.Credential
 	var errs []error
 	for _, name := range matching(config.Auths, host, repository) {
 		c, err := config.Auths[name].credential()
@@ -92,7 +92,7 @@ func (config *dockerConfig) credentials(host, repository string) ([]auth.Credent
 			errs = append(errs, fmt.Errorf("the entry for %s %w", host, err))
 			continue
 		}
-		if c != auth.EmptyCredential {
+		if c != (importer.Credential{}) {
 			found = append(found, c)
 		}
 	}

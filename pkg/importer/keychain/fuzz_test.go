@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"oras.land/oras-go/v2/registry/remote/auth"
-
 	"tagger.dev/tagger/pkg/importer"
 )
 
@@ -43,7 +41,7 @@ func FuzzConfig(f *testing.F) {
 			if err != nil {
 				wantOurs(t, err, ref)
 			}
-			if slices.Contains(found, auth.EmptyCredential) {
+			if slices.Contains(found, importer.Credential{}) {
 				t.Error("the anonymous credential is among those found")
 			}
 			matching(config.CredentialHelpers, ref.Host(), ref.Repository())

@@ -17,8 +17,6 @@ package keychain
 import (
 	"context"
 
-	"oras.land/oras-go/v2/registry/remote/auth"
-
 	"tagger.dev/tagger/pkg/importer"
 )
 
@@ -27,7 +25,7 @@ var None importer.Keychain = none{}
 
 type none struct{}
 
-func (none) Credentials(context.Context, importer.Reference) ([]auth.Credential, error) {
+func (none) Credentials(context.Context, importer.Reference) ([]importer.Credential, error) {
 	return nil, nil
 }
 

@@ -11,12 +11,19 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"tagger.dev/tagger/pkg/importer"
 )
 
-// List returns the Secrets of one namespace.
+// InsecureTransportAnnotation on a Secret, with the value InsecureTransportAllow,
+// lets its credentials travel over plain HTTP and unverified TLS.
+const (
+	InsecureTransportAnnotation = "tagger.dev/insecure-transport"
+	InsecureTransportAllow      = "allow"
+)
+
+// List returns the Secrets of one namespace. With an error it may return some
+// that are not nil, which are used.
 type List func(ctx context.Context) ([]*corev1.Secret, error)
 
 // Secrets returns the credentials of the Secrets of a namespace that are of the
@@ -27,22 +34,24 @@ type List func(ctx context.Context) ([]*corev1.Secret, error)
 //
 // A Secret that is broken is an *importer.Error of Kind Unauthorized, which names
 // it and quotes nothing; the credentials of the others are returned beside it.
+// InsecureTransportAnnotation marks those of a Secret.
 func Secrets(list List) importer.Keychain { return secrets{list} }
 
 type secrets struct{ list List }
 
-func (s secrets) Credentials(ctx context.Context, ref importer.Reference) ([]auth.Credential, error) {
+func (s secrets) Credentials(ctx context.Context, ref importer.Reference) ([]importer.Credential, error) {
 	all, err := s.list(ctx)
-	if err != nil {
+	if err != nil && all == nil {
 		return nil, err
 	}
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b *corev1.Secret) int { return cmp.Compare(a.Name, b.Name) })
 	// Names of keys may repeat in several Secrets, so each is kept with its own.
-	var errs []error
+	errs := []error{err}
 	type owned struct {
 		authEntry
-		secret string
+		secret   string
+		insecure bool
 	}
 	merged := map[string][]owned{}
 	for _, secret := range all {
@@ -51,11 +60,12 @@ func (s secrets) Credentials(ctx context.Context, ref importer.Reference) ([]aut
 			errs = append(errs, fmt.Errorf("the Secret %s %w", secret.Name, err))
 			continue
 		}
+		insecure := secret.Annotations[InsecureTransportAnnotation] == InsecureTransportAllow
 		for name, entry := range config.Auths {
-			merged[name] = append(merged[name], owned{entry, secret.Name})
+			merged[name] = append(merged[name], owned{entry, secret.Name, insecure})
 		}
 	}
-	found := []auth.Credential{}
+	found := []importer.Credential{}
 	for _, name := range matching(merged, ref.Host(), ref.Repository()) {
 		for _, entry := range merged[name] {
 			c, err := entry.credential()
@@ -63,6 +73,7 @@ func (s secrets) Credentials(ctx context.Context, ref importer.Reference) ([]aut
 				errs = append(errs, fmt.Errorf("the entry for %s of the Secret %s %w", ref.Host(), entry.secret, err))
 				continue
 			}
+			c.InsecureTransport = entry.insecure
 			found = append(found, c)
 		}
 	}

@@ -12,13 +12,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"tagger.dev/tagger/pkg/importer"
 )
 
 func secret(name string, kind corev1.SecretType, key, data string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Type: kind, Data: map[string][]byte{key: []byte(data)}}
+}
+
+func annotated(secret *corev1.Secret, value string) *corev1.Secret {
+	secret.Annotations = map[string]string{"tagger.dev/insecure-transport": value}
+	return secret
 }
 
 func TestSecrets(t *testing.T) {
@@ -29,39 +33,47 @@ func TestSecrets(t *testing.T) {
 	tests := []struct {
 		name    string
 		secrets []*corev1.Secret
-		want    []auth.Credential
+		want    []importer.Credential
 		broken  string
 	}{
-		{name: "none", want: []auth.Credential{}},
+		{name: "none", want: []importer.Credential{}},
 		{name: "user name and password", secrets: []*corev1.Secret{json("s", `{"auths":{"quay.io":{"username":"u","password":"p"}}}`)},
-			want: []auth.Credential{{Username: "u", Password: "p"}}},
+			want: []importer.Credential{{Username: "u", Password: "p"}}},
 		{name: "auth alone, and it goes first", secrets: []*corev1.Secret{
 			json("a", `{"auths":{"quay.io":{"auth":"dTE6cDE="}}}`),
 			json("b", `{"auths":{"quay.io":{"auth":"dTI6cDI","username":"x","password":"y"}}}`),
-		}, want: []auth.Credential{{Username: "u1", Password: "p1"}, {Username: "u2", Password: "p2"}}},
+		}, want: []importer.Credential{{Username: "u1", Password: "p1"}, {Username: "u2", Password: "p2"}}},
 		{name: "a colon in the password", secrets: []*corev1.Secret{json("a", `{"auths":{"quay.io":{"auth":"dTpwOnE="}}}`)},
-			want: []auth.Credential{{Username: "u", Password: "p:q"}}},
+			want: []importer.Credential{{Username: "u", Password: "p:q"}}},
 		{name: "the old format", secrets: []*corev1.Secret{
 			secret("s", corev1.SecretTypeDockercfg, corev1.DockerConfigKey, `{"https://quay.io":{"username":"u","password":"p","email":"e"}}`),
-		}, want: []auth.Credential{{Username: "u", Password: "p"}}},
+		}, want: []importer.Credential{{Username: "u", Password: "p"}}},
 		{name: "tokens", secrets: []*corev1.Secret{json("s", `{"auths":{"quay.io":{"identitytoken":"i"},"quay.io/a":{"registrytoken":"r"}}}`)},
-			want: []auth.Credential{{AccessToken: "r"}, {RefreshToken: "i"}}},
+			want: []importer.Credential{{AccessToken: "r"}, {RefreshToken: "i"}}},
 		{name: "most specific first over all Secrets, each once", secrets: []*corev1.Secret{
 			json("a", `{"auths":{"quay.io":{"username":"u","password":"host"}}}`),
 			json("b", `{"auths":{"quay.io/a":{"username":"u","password":"path"}}}`),
 			json("c", `{"auths":{"https://quay.io/v1/":{"username":"u","password":"host"}}}`),
-		}, want: []auth.Credential{{Username: "u", Password: "path"}, {Username: "u", Password: "host"}}},
+		}, want: []importer.Credential{{Username: "u", Password: "path"}, {Username: "u", Password: "host"}}},
+		{name: "marked for insecure transport by one Secret is enough", secrets: []*corev1.Secret{
+			annotated(json("a", `{"auths":{"quay.io":{"username":"u","password":"p"}}}`), "no"),
+			annotated(json("b", `{"auths":{"quay.io":{"username":"u","password":"p"},"quay.io/a":{"username":"v","password":"q"}}}`), "allow"),
+			json("c", `{"auths":{"quay.io":{"username":"w","password":"r"}}}`),
+		}, want: []importer.Credential{
+			{Username: "v", Password: "q", InsecureTransport: true}, {Username: "u", Password: "p", InsecureTransport: true}, {Username: "w", Password: "r"},
+		}},
+		{name: "marked and empty", secrets: []*corev1.Secret{annotated(json("a", `{"auths":{"quay.io":{}}}`), "allow")}, want: []importer.Credential{}},
 		{name: "other types and helpers do not count", secrets: []*corev1.Secret{
 			secret("o", corev1.SecretTypeOpaque, corev1.DockerConfigJsonKey, `{"auths":{"quay.io":{"username":"u","password":"p"}}}`),
 			json("h", `{"credsStore":"../../bin/sh","credHelpers":{"quay.io":"evil"}}`),
-		}, want: []auth.Credential{}},
+		}, want: []importer.Credential{}},
 		{name: "broken ones are named, and the others used", secrets: []*corev1.Secret{
 			json("a", `PASSWORD`),
 			json("b", `{"auths":["PASSWORD"]}`),
 			json("c", `{"auths":{"quay.io":{"auth":"PASSWORD?"}}}`),
 			{ObjectMeta: metav1.ObjectMeta{Name: "d"}, Type: corev1.SecretTypeDockerConfigJson},
 			json("e", `{"auths":{"quay.io":{"username":"u","password":"p"}}}`),
-		}, want: []auth.Credential{{Username: "u", Password: "p"}},
+		}, want: []importer.Credential{{Username: "u", Password: "p"}},
 			broken: "the Secret a has a \".dockerconfigjson\" that is not valid JSON; it should be a docker config.json\n" +
 				"the Secret b has a \".dockerconfigjson\" that is not of the format of a docker config.json\n" +
 				"the Secret d has no \".dockerconfigjson\"\n" +

@@ -60,7 +60,7 @@ func TestAuthorize(t *testing.T) {
 			writer := requester.NewWriter(authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 				asked = a
 				return tt.decision, tt.reason, tt.err
-			}), plugin{}, runtime.NewScheme())
+			}), plugin{}, noManagers, runtime.NewScheme())
 			ctx := as(t, alice, "create", "imageimports", "")
 			err := writer.Authorize(ctx, "update", theImage, "the test asks")
 			if got := apierrors.ReasonForError(err); err == nil && tt.want != "" || err != nil && got != tt.want {
@@ -83,7 +83,7 @@ func TestAuthorize(t *testing.T) {
 
 func TestAuthorizeNobody(t *testing.T) {
 	t.Parallel()
-	writer := requester.NewWriter(deny(), plugin{}, runtime.NewScheme())
+	writer := requester.NewWriter(deny(), plugin{}, noManagers, runtime.NewScheme())
 	if err := writer.Authorize(t.Context(), "update", theImage, "the test asks"); !apierrors.IsInternalError(err) {
 		t.Errorf("error %v: a request without a user has no rights", err)
 	}

@@ -42,19 +42,19 @@ func (r *rollbacker) Check(ctx context.Context, _ *tagger.Image, entry *tagger.H
 	return entry, nil
 }
 
-func (r *rollbacker) Record(ctx context.Context, _ *tagger.Image, entry *tagger.HashReference) (*tagger.HashReference, error) {
+func (r *rollbacker) Record(ctx context.Context, image *tagger.Image, entry *tagger.HashReference) (*tagger.HashReference, bool, error) {
 	if r.record != nil {
 		if err := r.record(ctx); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	r.recorded = append(r.recorded, entry.ImageReference)
 	entry = entry.DeepCopy()
 	entry.ImportUID = "recorded"
-	return entry, nil
+	return entry, entry.ImageReference == image.Status.HashReferences[0].ImageReference, nil
 }
 
 const (
@@ -174,11 +174,11 @@ func TestRollback(t *testing.T) {
 		},
 		{
 			name: "to the current", body: number(1),
-			want: rollback{Current: newest, Unchanged: true, Generation: 1},
+			want: rollback{Current: newest, Unchanged: true, Generation: 1, Recorded: []string{newest}},
 		},
 		{
 			name: "to the current, which no schedule may undo either", image: everyHour, body: byDigest("sha256:aaaa"),
-			want: rollback{Current: newest, Unchanged: true, Suspended: true, Suspend: true, Generation: 2},
+			want: rollback{Current: newest, Unchanged: true, Suspended: true, Suspend: true, Generation: 2, Recorded: []string{newest}},
 		},
 		{
 			name: "dry run", image: everyHour, dryRun: true,
@@ -263,7 +263,7 @@ func TestRollbackDryRunAnswer(t *testing.T) {
 	}
 	want := &tagger.HashReference{
 		From: "quay.io/company/myapp:latest", ImageReference: previous, SourceReference: previous,
-		ImportedAt: metav1.NewTime(rolledBackAt), ResolvedAt: metav1.NewMicroTime(rolledBackAt),
+		ImportedAt: metav1.NewTime(rolledBackAt), ResolvedAt: metav1.NewMicroTime(rolledBackAt), RolledBack: true,
 	}
 	if diff := cmp.Diff(want, obj.(*tagger.ImageRollback).Status.HashReference); diff != "" {
 		t.Errorf("answer (-want +got):\n%s", diff)
@@ -353,5 +353,53 @@ func TestRollbackSpeaksOfImageRollbacks(t *testing.T) {
 	}
 	if _, ok := r.New().(*tagger.ImageRollback); !ok {
 		t.Errorf("the body is a %T", r.New())
+	}
+}
+
+// TestRollbackOfWhatChangesMeanwhile: while it is checked whether it can be pulled, somebody else does something to the Image.
+func TestRollbackOfWhatChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	scheduled := func(i *tagger.Image) { i.Spec.RefreshInterval = &metav1.Duration{Duration: time.Hour} }
+	conflict := apierrors.NewConflict(tagger.Resource("images"), "myapp", errors.New("the recorder refuses"))
+	tests := []struct {
+		name    string
+		do      func(t *testing.T, s *stores)
+		record  error
+		suspend bool // afterwards
+	}{
+		{name: "makes it again", do: func(t *testing.T, s *stores) {
+			if _, _, err := s.images.Delete(as(t, "bob", "delete", "images", "myapp"), "myapp", rest.ValidateAllObjectFunc, &metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			s.withHistory(t, scheduled)
+		}},
+		{name: "nothing, and nobody knows whether it was recorded", suspend: true, record: apierrors.NewTimeoutError("late", 1),
+			do: func(*testing.T, *stores) {}},
+		{name: "nothing, and the rollback is refused", record: conflict, do: func(*testing.T, *stores) {}},
+		{name: "suspends its schedule, and the rollback is refused", suspend: true, record: conflict, do: func(t *testing.T, s *stores) {
+			if _, _, err := s.images.Update(as(t, "bob", "update", "images", "myapp"), "myapp",
+				change(func(i *tagger.Image) { i.Spec.Suspend = true }), nil, nil, false, &metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStores(t, setup{})
+			s.withHistory(t, scheduled)
+			r := &rollbacker{
+				check:  func(context.Context) error { tt.do(t, s); return nil },
+				record: func(context.Context) error { return tt.record },
+			}
+			_, err := imagestorage.NewRollbackREST(s.images, s.writer, r, clocktesting.NewFakePassiveClock(rolledBackAt)).Create(
+				as(t, alice, "create", "images/rollback", "myapp"), "myapp", &tagger.ImageRollback{}, nil, &metav1.CreateOptions{})
+			if !apierrors.IsConflict(err) && !apierrors.IsTimeout(err) {
+				t.Errorf("%v, want a conflict or a timeout", err)
+			}
+			if image := s.image(t, "myapp"); image.Spec.Suspend != tt.suspend {
+				t.Errorf("suspended: %t, want %t", image.Spec.Suspend, tt.suspend)
+			}
+		})
 	}
 }

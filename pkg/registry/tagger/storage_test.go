@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,6 +32,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
 	"tagger.dev/tagger/pkg/apis/tagger/install"
@@ -37,7 +40,9 @@ import (
 	"tagger.dev/tagger/pkg/embedded"
 	imagestorage "tagger.dev/tagger/pkg/registry/tagger/image/storage"
 	imageimportstorage "tagger.dev/tagger/pkg/registry/tagger/imageimport/storage"
+	mirrorreleasestorage "tagger.dev/tagger/pkg/registry/tagger/mirrorrelease/storage"
 	"tagger.dev/tagger/pkg/registry/tagger/requester"
+	taggerrest "tagger.dev/tagger/pkg/registry/tagger/rest"
 )
 
 const (
@@ -81,14 +86,49 @@ func run(m *testing.M) (int, error) {
 // stores are the storages of one test.
 type stores struct {
 	images       *imagestorage.REST
-	imageStatus  *imagestorage.StatusREST
+	imageStatus  *taggerrest.Status
 	imports      *imageimportstorage.REST
-	importStatus *imageimportstorage.StatusREST
+	importStatus *taggerrest.Status
+	releases     *mirrorreleasestorage.REST
 	writer       *requester.Writer
+	prefix       string // in etcd
+	// released are the digests of Images whose deletion the mirror was told of, once each.
+	released *released
 }
+
+// released is what storage tells of deleted Images.
+type released struct {
+	mu      sync.Mutex
+	digests []string
+	// asked, when set, runs with each Image.
+	asked func(image *tagger.Image)
+}
+
+func (r *released) Release(_ context.Context, image *tagger.Image) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked != nil {
+		r.asked(image)
+	}
+	for _, ref := range image.Status.HashReferences {
+		if said := image.Name + " " + ref.ImageReference; !slices.Contains(r.digests, said) {
+			r.digests = append(r.digests, said)
+		}
+	}
+	slices.Sort(r.digests)
+}
+
+// noFields keeps nothing of who manages what.
+type noFields struct{}
+
+func (noFields) UpdateNoErrors(_, updated runtime.Object, _ string) runtime.Object { return updated }
+
+func noManagers(schema.GroupVersionKind) requester.FieldManager { return noFields{} }
 
 // setup says how the storages of a test differ from those where everything is allowed.
 type setup struct {
+	// prefix, when set, is that of other storages, as another replica of a server has it.
+	prefix     string
 	authorizer authorizer.AuthorizerFunc
 	admission  admission.Interface
 	// around, when set, wraps the storage of Images that imports are bound to.
@@ -99,32 +139,36 @@ func newStores(t *testing.T, with setup) *stores {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	install.Install(scheme)
-	getter := options{
-		prefix: fmt.Sprintf("/test-%d", prefixes.Add(1)),
-		codec:  serializer.NewCodecFactory(scheme).LegacyCodec(v1beta1.SchemeGroupVersion),
+	if with.prefix == "" {
+		with.prefix = fmt.Sprintf("/test-%d", prefixes.Add(1))
 	}
+	getter := options{prefix: with.prefix, codec: serializer.NewCodecFactory(scheme).LegacyCodec(v1beta1.SchemeGroupVersion)}
 	if with.authorizer == nil {
 		with.authorizer = deny()
 	}
 	if with.admission == nil {
 		with.admission = admission.NewChainHandler()
 	}
-	s := &stores{writer: requester.NewWriter(with.authorizer, with.admission, scheme)}
+	s := &stores{writer: requester.NewWriter(with.authorizer, with.admission, noManagers, scheme), prefix: with.prefix, released: &released{}}
 	var err error
-	if s.images, s.imageStatus, err = imagestorage.NewREST(scheme, getter, validReference, clock.RealClock{}); err != nil {
+	if s.images, s.imageStatus, err = imagestorage.NewREST(scheme, getter, validReference, s.released, clock.RealClock{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.images.Destroy)
+	if s.releases, _, err = mirrorreleasestorage.NewREST(scheme, getter, clock.RealClock{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.releases.Destroy)
 	var images imageimportstorage.ImageStore = s.images
 	if with.around != nil {
 		images = with.around(images)
 	}
 	if s.imports, s.importStatus, err = imageimportstorage.NewREST(scheme, getter, validReference, images, s.writer,
-		sameReference, clock.RealClock{}); err != nil {
+		sameReference, clocktesting.NewFakePassiveClock(time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC))); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.imports.Destroy)
-	for _, store := range []*registry.Store{s.images.Store, s.imports.Store} {
+	for _, store := range []*registry.Store{s.images.Store, s.imports.Store, s.releases.Store} {
 		if err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
 			return store.Storage.Storage.ReadinessCheck() == nil, nil
 		}); err != nil {

@@ -127,6 +127,25 @@ func TestImportWaits(t *testing.T) {
 	}
 }
 
+// TestImportWaitsForAnotherReplica: the replica that answers is not the one that works.
+func TestImportWaitsForAnotherReplica(t *testing.T) {
+	t.Parallel()
+	answering := newStores(t, setup{})
+	answering.createImage(t, validImage())
+	working := newStores(t, setup{prefix: answering.prefix})
+	working.onImport(t, func(imp *tagger.ImageImport) {
+		working.write(t, imp.Name, failed(v1beta1.ReasonUnavailable))
+		working.write(t, imp.Name, finished)
+	})
+	got, err := importing(t, imagestorage.NewImportREST(answering.imports, answering.writer, noVerifier(t), nil), alice, &tagger.ImageImport{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Status.CompletionTime == nil || len(got.Status.ImportAttempts) != 1 {
+		t.Errorf("the answer is %+v, want it finished", got.Status)
+	}
+}
+
 // TestImportAnswersInProgress: whatever ends the wait, the answer is the stored import, which goes on.
 func TestImportAnswersInProgress(t *testing.T) {
 	t.Parallel()

@@ -42,7 +42,8 @@ func TestInstall(t *testing.T) {
 	if got := scheme.PrioritizedVersionsForGroup(tagger.GroupName); len(got) != 1 || got[0] != v1beta1.SchemeGroupVersion {
 		t.Errorf("served versions: %v, want %v alone", got, v1beta1.SchemeGroupVersion)
 	}
-	for _, kind := range []string{"Image", "ImageList", "ImageImport", "ImageImportList", "ImageRollback"} {
+	for _, kind := range []string{"Image", "ImageList", "ImageImport", "ImageImportList", "ImageRollback", "MirrorRelease",
+		"MirrorReleaseList"} {
 		for _, version := range []schema.GroupVersion{tagger.SchemeGroupVersion, v1beta1.SchemeGroupVersion} {
 			if !scheme.Recognizes(version.WithKind(kind)) {
 				t.Errorf("%s is not known", version.WithKind(kind))

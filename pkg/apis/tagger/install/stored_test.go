@@ -26,7 +26,7 @@ import (
 // generation is the newest folder of testdata/stored. Each holds an object of every stored kind as some version of Tagger left
 // it in etcd, byte for byte, with every field set that there was. What is stored once is never changed: a new field needs a
 // new folder, and its expectation here, beside the old ones.
-const generation = "1"
+const generation = "4"
 
 // stored are the objects of each folder, by file.
 func stored() map[string]runtime.Object {
@@ -59,7 +59,7 @@ func stored() map[string]runtime.Object {
 	}
 	conditions := []metav1.Condition{{Type: "Imported", Status: metav1.ConditionTrue, ObservedGeneration: 2, LastTransitionTime: at(5),
 		Reason: "Imported", Message: "quay.io/tagger/operator:latest means sha256:0123"}}
-	return map[string]runtime.Object{
+	all := map[string]runtime.Object{
 		"1/image.json": &tagger.Image{
 			ObjectMeta: object("operator"),
 			Spec: tagger.ImageSpec{From: "quay.io/tagger/operator:latest", Mirror: true, Insecure: true,
@@ -81,6 +81,33 @@ func stored() map[string]runtime.Object {
 			},
 		},
 	}
+	// The second says of an entry whether it was rolled back to, and of an import when it was asked for.
+	image := all["1/image.json"].DeepCopyObject().(*tagger.Image)
+	for _, refs := range [][]tagger.HashReference{image.Status.HashReferences, image.Status.RecordedImports} {
+		for i := range refs {
+			refs[i].RolledBack = true
+		}
+	}
+	imp := all["1/imageimport.json"].DeepCopyObject().(*tagger.ImageImport)
+	imp.Status.HashReference.RolledBack = true
+	imp.Status.RequestedAt = microAt(1)
+	all["2/image.json"], all["2/imageimport.json"] = image, imp
+	// The third says of an Image when its import was last tried.
+	image = image.DeepCopy()
+	image.Status.LastAttemptTime = ptr.To(at(4))
+	all["3/image.json"], all["3/imageimport.json"] = image, imp
+	// The fourth has another kind.
+	all["4/image.json"], all["4/imageimport.json"] = image, imp
+	release := &tagger.MirrorRelease{
+		ObjectMeta: object("operator-0123456789abcdef0123456789abcdef"),
+		Spec: tagger.MirrorReleaseSpec{
+			Namespace: "team-a", Image: "operator", ImageReferences: []string{reference(3).ImageReference}, RequestedAt: microAt(5), DueTime: at(6),
+		},
+		Status: tagger.MirrorReleaseStatus{Failures: 2, Message: "the mirror did not answer", NextAttemptTime: ptr.To(at(7))},
+	}
+	release.Namespace = ""
+	all["4/mirrorrelease.json"] = release
+	return all
 }
 
 // storage returns how the server writes to etcd and reads from there.

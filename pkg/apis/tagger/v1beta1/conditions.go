@@ -46,8 +46,8 @@ const (
 	ReasonMirrorUnauthorized = "MirrorUnauthorized"
 	// ReasonDigestMismatch: the source delivered other bytes than it named.
 	ReasonDigestMismatch = "DigestMismatch"
-	// ReasonSuperseded: an import that was asked for later succeeded first, so that another attempt would undo it. Not tried
-	// again.
+	// ReasonSuperseded: an import that was asked for later succeeded first, or a rollback did, so that another attempt would undo
+	// it. Not tried again.
 	ReasonSuperseded = "Superseded"
 )
 

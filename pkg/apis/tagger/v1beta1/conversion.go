@@ -15,6 +15,10 @@ func addFieldLabelConversionFuncs(scheme *runtime.Scheme) error {
 		selectable("Image", "spec.from", "spec.mirror")); err != nil {
 		return err
 	}
+	if err := scheme.AddFieldLabelConversionFunc(SchemeGroupVersion.WithKind("MirrorRelease"),
+		selectable("MirrorRelease", "spec.namespace", "spec.image")); err != nil {
+		return err
+	}
 	return scheme.AddFieldLabelConversionFunc(SchemeGroupVersion.WithKind("ImageImport"),
 		selectable("ImageImport", "spec.targetImage", "spec.from", "spec.mirror"))
 }

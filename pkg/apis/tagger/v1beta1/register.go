@@ -42,6 +42,7 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&Image{}, &ImageList{},
 		&ImageImport{}, &ImageImportList{},
 		&ImageRollback{},
+		&MirrorRelease{}, &MirrorReleaseList{},
 	)
 	metav1.AddToGroupVersion(scheme, SchemeGroupVersion)
 	return nil

@@ -43,11 +43,13 @@ type ImageSpec struct {
 	// source, except on the server's own loopback. Default false.
 	// +optional
 	Insecure bool `json:"insecure"`
-	// How often the image is imported again without being asked, for example "15m". At least one minute. Absent: never.
+	// How often the image is imported again without being asked, for example "15m": so long after an import of it was last tried,
+	// and up to a tenth of that later, so that Images do not all come at once. A new Image is imported within a minute. At least
+	// one minute; needs from. Absent: never.
 	// +optional
 	RefreshInterval *metav1.Duration `json:"refreshInterval,omitempty"`
-	// Stops the refresh of refreshInterval while true; imports that are asked for still run. A rollback, a push and an
-	// import from elsewhere set it, so that no schedule undoes them. Default false.
+	// Stops the refresh of refreshInterval while true, also one that is under way; imports that are asked for still run. A
+	// rollback, a push and an import from elsewhere set it, so that no schedule undoes them. Default false.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
 	// How many entries status.hashReferences keeps, from 1 to 25. Default 25. When it is lowered, the oldest entries go at
@@ -69,6 +71,10 @@ type ImageStatus struct {
 	// +optional
 	// +listType=atomic
 	RecordedImports []HashReference `json:"recordedImports,omitempty"`
+	// When an import of the Image was last tried, whether that succeeded or not. The next refresh of spec.refreshInterval is counted
+	// from it.
+	// +optional
+	LastAttemptTime *metav1.Time `json:"lastAttemptTime,omitempty"`
 	// The state of the Image. "Imported" is True when the newest import recorded a reference, or a rollback did since (then
 	// the reason is RolledBack), False with a typed reason and a message when its last attempt failed; what was recorded
 	// earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were
@@ -116,6 +122,10 @@ type HashReference struct {
 	// where looking for them has failed.
 	// +optional
 	ReferrersCheckedAt *metav1.Time `json:"referrersCheckedAt,omitempty"`
+	// Whether a rollback put this entry here. An import that was asked for before that comes to lie behind it, or is not
+	// tried. Absent once an import finds the same digest again.
+	// +optional
+	RolledBack bool `json:"rolledBack,omitempty"`
 }
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
@@ -234,7 +244,7 @@ type ImageImportStatus struct {
 	// The state of the import. "Imported" is Unknown while it waits for an attempt or runs, then True or False. The
 	// reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid,
 	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed, and Superseded when a
-	// later import succeeded before another attempt.
+	// later import succeeded before another attempt, or the Image was rolled back.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -244,9 +254,13 @@ type ImageImportStatus struct {
 	// How far the mirroring of the current attempt has come. Absent when nothing is mirrored.
 	// +optional
 	Progress *ImportProgress `json:"progress,omitempty"`
-	// Which server works at the import. For Tagger's own use.
+	// Which server works at the import. Absent while no attempt runs. For Tagger's own use.
 	// +optional
 	Claim *ImportClaim `json:"claim,omitempty"`
+	// When the import was asked for, in microseconds. What an Image came to mean after that, by a rollback or by an import
+	// that was asked for later, is not undone by another attempt.
+	// +optional
+	RequestedAt metav1.MicroTime `json:"requestedAt,omitempty,omitzero"`
 	// When the first attempt began.
 	// +optional
 	StartTime *metav1.Time `json:"startTime,omitempty"`
@@ -281,14 +295,15 @@ type ImportProgress struct {
 	BytesTotal int64 `json:"bytesTotal"`
 }
 
-// ImportClaim says which server works at an import. A claim whose object has not changed for a while is taken over.
+// ImportClaim says which server works at an import, for one attempt. Where several servers share an etcd, another one takes the
+// import over when the object has not changed for 30 seconds.
 type ImportClaim struct {
-	// The server that works at the import.
+	// The server that works at the import: its host's name, "_" and a UUID that is new with each start.
 	Holder string `json:"holder"`
-	// When the holder last said that it still works at the import.
+	// When the holder last said that it still works at the import, by its own clock. It does so at least every 10 seconds.
 	// +optional
 	RenewTime *metav1.MicroTime `json:"renewTime,omitempty"`
-	// How often the claim went from one holder to another.
+	// How often the attempt was taken over from one holder by another.
 	// +optional
 	Transitions int32 `json:"transitions,omitempty"`
 }
@@ -304,4 +319,71 @@ type ImageImportList struct {
 
 	// The ImageImports.
 	Items []ImageImport `json:"items"`
+}
+
+// +genclient
+// +genclient:nonNamespaced
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// MirrorRelease is what an Image does not mean any more: the mirror keeps it for some time yet, and then no longer for this Image.
+// Tagger makes one when it drops entries of a history or an Image is deleted, and deletes it when it is done, or when the Image
+// means the same again. It belongs to no namespace, so that it outlives the one that it is for. To give a release up, delete it:
+// the mirror keeps the content then. To have it done now, also where it waits for another attempt, set spec.dueTime to the time it is.
+type MirrorRelease struct {
+	metav1.TypeMeta `json:",inline"`
+	// Standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What to release, and when. Only the times can be changed.
+	// +optional
+	Spec MirrorReleaseSpec `json:"spec,omitempty"`
+	// Why it is not done yet. Written by Tagger, through mirrorreleases/status; in a create or an update of the MirrorRelease it is
+	// ignored.
+	// +optional
+	Status MirrorReleaseStatus `json:"status,omitempty"`
+}
+
+// MirrorReleaseSpec says what the mirror need not keep any more, for which Image, and from when on.
+type MirrorReleaseSpec struct {
+	// The namespace of the Image. Required. Neither it nor the Image need exist any more.
+	Namespace string `json:"namespace"`
+	// The name of the Image. Required.
+	Image string `json:"image"`
+	// What the history of the Image had at the mirror, by digest, as it was recorded; from 1 to 64 of them. The content of one is
+	// kept while the Image has it in its history, an import of the Image is under way, or a Pod of the namespace runs it.
+	// +listType=atomic
+	ImageReferences []string `json:"imageReferences"`
+	// When it was last dropped from the history of the Image, or was about to be, in microseconds.
+	// +optional
+	RequestedAt metav1.MicroTime `json:"requestedAt,omitempty,omitzero"`
+	// When it is released, not before.
+	// +optional
+	DueTime metav1.Time `json:"dueTime,omitempty,omitzero"`
+}
+
+// MirrorReleaseStatus says why a release is not done yet, although it is due.
+type MirrorReleaseStatus struct {
+	// How often in a row it failed.
+	// +optional
+	Failures int32 `json:"failures,omitempty"`
+	// What it failed by, or what it waits for, in words.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// When it is tried again, not before. Absent before the first attempt.
+	// +optional
+	NextAttemptTime *metav1.Time `json:"nextAttemptTime,omitempty"`
+}
+
+// +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
+
+// MirrorReleaseList is a list of MirrorReleases.
+type MirrorReleaseList struct {
+	metav1.TypeMeta `json:",inline"`
+	// Standard list metadata.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// The MirrorReleases.
+	Items []MirrorRelease `json:"items"`
 }

@@ -82,3 +82,23 @@ func (in ImportClaim) OpenAPIModelName() string {
 func (in ImportProgress) OpenAPIModelName() string {
 	return "dev.tagger.v1beta1.ImportProgress"
 }
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in MirrorRelease) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.MirrorRelease"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in MirrorReleaseList) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.MirrorReleaseList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in MirrorReleaseSpec) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.MirrorReleaseSpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in MirrorReleaseStatus) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.MirrorReleaseStatus"
+}

@@ -129,12 +129,16 @@ func ValidateImageImportSpec(spec *tagger.ImageImportSpec, reference ReferenceVa
 // ValidateImageImportUpdate validates a change of an ImageImport's metadata; its spec cannot change.
 func ValidateImageImportUpdate(imp, old *tagger.ImageImport) field.ErrorList {
 	errs := apimachineryvalidation.ValidateObjectMetaUpdate(&imp.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
-	for _, problem := range apimachineryvalidation.ValidateImmutableField(imp.Spec, old.Spec, field.NewPath("spec")) {
-		problem.BadValue = field.OmitValueType{}
-		problem.Detail = "cannot be changed once created; create another ImageImport to import again"
-		errs = append(errs, problem)
+	return append(errs, validateImmutable(imp.Spec, old.Spec, field.NewPath("spec"), "cannot be changed once created; create another ImageImport to import again")...)
+}
+
+// validateImmutable refuses a change, with the remedy in place of the value.
+func validateImmutable(value, old any, path *field.Path, remedy string) field.ErrorList {
+	problems := apimachineryvalidation.ValidateImmutableField(value, old, path)
+	for _, problem := range problems {
+		problem.BadValue, problem.Detail = field.OmitValueType{}, remedy
 	}
-	return errs
+	return problems
 }
 
 // ValidateImageImportStatusUpdate validates a change of an ImageImport's status.

@@ -58,6 +58,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resolvedAt
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+    - name: rolledBack
+      type:
+        scalar: boolean
     - name: size
       type:
         scalar: numeric
@@ -158,6 +161,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: progress
       type:
         namedType: dev.tagger.v1beta1.ImportProgress
+    - name: requestedAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
     - name: startTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
@@ -202,6 +208,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: dev.tagger.v1beta1.HashReference
           elementRelationship: atomic
+    - name: lastAttemptTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: recordedImports
       type:
         list:
@@ -253,6 +262,62 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 0
+- name: dev.tagger.v1beta1.MirrorRelease
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+      default: {}
+    - name: spec
+      type:
+        namedType: dev.tagger.v1beta1.MirrorReleaseSpec
+      default: {}
+    - name: status
+      type:
+        namedType: dev.tagger.v1beta1.MirrorReleaseStatus
+      default: {}
+- name: dev.tagger.v1beta1.MirrorReleaseSpec
+  map:
+    fields:
+    - name: dueTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: image
+      type:
+        scalar: string
+      default: ""
+    - name: imageReferences
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
+    - name: namespace
+      type:
+        scalar: string
+      default: ""
+    - name: requestedAt
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime
+- name: dev.tagger.v1beta1.MirrorReleaseStatus
+  map:
+    fields:
+    - name: failures
+      type:
+        scalar: numeric
+    - name: message
+      type:
+        scalar: string
+    - name: nextAttemptTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
   map:
     fields:

@@ -44,6 +44,8 @@ func (f *sharedInformerFactory) ForResource(resource schema.GroupVersionResource
 		return &genericInformer{resource: resource.GroupResource(), informer: f.Tagger().V1beta1().Images().Informer()}, nil
 	case v1beta1.SchemeGroupVersion.WithResource("imageimports"):
 		return &genericInformer{resource: resource.GroupResource(), informer: f.Tagger().V1beta1().ImageImports().Informer()}, nil
+	case v1beta1.SchemeGroupVersion.WithResource("mirrorreleases"):
+		return &genericInformer{resource: resource.GroupResource(), informer: f.Tagger().V1beta1().MirrorReleases().Informer()}, nil
 
 	}
 

@@ -18,19 +18,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/apiserver/pkg/storage"
-	"k8s.io/apiserver/pkg/storage/names"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
-	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/apis/tagger/validation"
+	taggerrest "tagger.dev/tagger/pkg/registry/tagger/rest"
 )
 
 // Strategy is what creating, updating and deleting an Image means; status is not touched by any of them.
 type Strategy struct {
-	runtime.ObjectTyper
-	names.NameGenerator
+	taggerrest.Strategy
 	reference validation.ReferenceValidator
 }
 
@@ -43,18 +39,11 @@ var (
 
 // NewStrategy returns the strategy of Images; reference says which values of spec.from are valid.
 func NewStrategy(typer runtime.ObjectTyper, reference validation.ReferenceValidator) Strategy {
-	return Strategy{ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, reference: reference}
+	return Strategy{Strategy: taggerrest.NewStrategy(typer), reference: reference}
 }
 
 // NamespaceScoped is true.
 func (Strategy) NamespaceScoped() bool { return true }
-
-// GetResetFields names the fields that are ignored in a create or an update.
-func (Strategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return map[fieldpath.APIVersion]*fieldpath.Set{
-		fieldpath.APIVersion(v1beta1.SchemeGroupVersion.String()): fieldpath.NewSet(fieldpath.MakePathOrDie("status")),
-	}
-}
 
 // PrepareForCreate drops what only Tagger writes.
 func (Strategy) PrepareForCreate(_ context.Context, obj runtime.Object) {
@@ -82,52 +71,15 @@ func (s Strategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) fie
 	return validation.ValidateImageUpdate(obj.(*tagger.Image), old.(*tagger.Image), s.reference)
 }
 
-// WarningsOnCreate warns of a schedule.
-func (Strategy) WarningsOnCreate(_ context.Context, obj runtime.Object) []string {
-	return warnings(&obj.(*tagger.Image).Spec)
-}
-
-// WarningsOnUpdate warns of a schedule that is new.
-func (Strategy) WarningsOnUpdate(_ context.Context, obj, old runtime.Object) []string {
-	if apiequality.Semantic.DeepEqual(obj.(*tagger.Image).Spec.RefreshInterval, old.(*tagger.Image).Spec.RefreshInterval) {
-		return nil
-	}
-	return warnings(&obj.(*tagger.Image).Spec)
-}
-
-// warnings says what is accepted and does nothing yet.
-func warnings(spec *tagger.ImageSpec) []string {
-	if spec.RefreshInterval == nil {
-		return nil
-	}
-	return []string{"spec.refreshInterval: this version does not refresh by itself yet; import the image to refresh it"}
-}
-
-// AllowCreateOnUpdate is false: an Image is created by a create or an apply.
-func (Strategy) AllowCreateOnUpdate(context.Context) bool { return false }
-
-// AllowUnconditionalUpdate is true: an update without a resourceVersion wins.
-func (Strategy) AllowUnconditionalUpdate(context.Context) bool { return true }
-
-// Canonicalize changes nothing: spec.from is kept as written.
-func (Strategy) Canonicalize(runtime.Object) {}
-
 // StatusStrategy is what updating the status of an Image means; nothing but the status changes.
 type StatusStrategy struct {
 	Strategy
+	taggerrest.StatusFields
 }
 
 // NewStatusStrategy returns the strategy of the status subresource.
 func NewStatusStrategy(strategy Strategy) StatusStrategy {
 	return StatusStrategy{Strategy: strategy}
-}
-
-// GetResetFields names the fields that are ignored in an update of the status.
-func (StatusStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return map[fieldpath.APIVersion]*fieldpath.Set{
-		fieldpath.APIVersion(v1beta1.SchemeGroupVersion.String()): fieldpath.NewSet(
-			fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("metadata")),
-	}
 }
 
 // PrepareForUpdate keeps spec and metadata.
@@ -152,9 +104,4 @@ func GetAttrs(obj runtime.Object) (labels.Set, fields.Set, error) {
 		"spec.from":   image.Spec.From,
 		"spec.mirror": strconv.FormatBool(image.Spec.Mirror),
 	}, &image.ObjectMeta, true), nil
-}
-
-// Match matches Images by their labels and fields.
-func Match(label labels.Selector, field fields.Selector) storage.SelectionPredicate {
-	return storage.SelectionPredicate{Label: label, Field: field, GetAttrs: GetAttrs}
 }

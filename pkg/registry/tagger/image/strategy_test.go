@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -219,7 +220,7 @@ func TestMatch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			predicate := Match(label, field)
+			predicate := storage.SelectionPredicate{Label: label, Field: field, GetAttrs: GetAttrs}
 			got, err := predicate.Matches(image)
 			if err != nil || got != tt.want {
 				t.Errorf("matches: %t, %v, want %t", got, err, tt.want)

@@ -34,12 +34,18 @@ func Refreshes(image *tagger.Image) bool {
 
 // SuspendRefresh suspends the schedule of an Image as the requester, so that no refresh undoes what a person chose. It does not
 // authorise. It returns the Image as it is then, and what lets the schedule go on when what it was suspended for is refused
-// afterwards; that fails with a conflict when somebody else changed the Image since.
-func SuspendRefresh(ctx context.Context, writer *requester.Writer, images rest.Updater, name string, dryRun []string) (
+// afterwards. Both fail with a conflict when that is not the Image any more that was read, and the latter does when somebody else
+// changed it since.
+func SuspendRefresh(ctx context.Context, writer *requester.Writer, images rest.Updater, image *tagger.Image, dryRun []string) (
 	*tagger.Image, func(context.Context) error, error) {
-	target := Target(ctx, name)
+	target := Target(ctx, image.Name)
+	already := false
 	obj, err := writer.Update(ctx, images, target, func(obj runtime.Object) error {
-		obj.(*tagger.Image).Spec.Suspend = true
+		current := obj.(*tagger.Image)
+		if current.UID != image.UID {
+			return changed(image, "it was deleted and made again meanwhile; look at it and try again")
+		}
+		already, current.Spec.Suspend = current.Spec.Suspend, true
 		return nil
 	}, dryRun)
 	if err != nil {
@@ -47,14 +53,21 @@ func SuspendRefresh(ctx context.Context, writer *requester.Writer, images rest.U
 	}
 	suspended := obj.(*tagger.Image)
 	return suspended, func(ctx context.Context) error {
+		if already { // by somebody who wants it so
+			return nil
+		}
 		_, err := writer.Update(ctx, images, target, func(obj runtime.Object) error {
-			image := obj.(*tagger.Image)
-			if image.UID != suspended.UID || image.Generation != suspended.Generation {
-				return apierrors.NewConflict(tagger.Resource("images"), image.Name, errors.New("somebody else changed it since"))
+			current := obj.(*tagger.Image)
+			if current.UID != suspended.UID || current.Generation != suspended.Generation {
+				return changed(image, "somebody else changed it since")
 			}
-			image.Spec.Suspend = false
+			current.Spec.Suspend = false
 			return nil
 		}, nil)
 		return err
 	}, nil
+}
+
+func changed(image *tagger.Image, how string) error {
+	return apierrors.NewConflict(tagger.Resource("images"), image.Name, errors.New(how))
 }

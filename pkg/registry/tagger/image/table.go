@@ -5,17 +5,15 @@ package image
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	taggerrest "tagger.dev/tagger/pkg/registry/tagger/rest"
 )
 
 // neverImported is the status of an Image of which no import has ended.
@@ -42,30 +40,14 @@ var columns = []metav1.TableColumnDefinition{
 
 // ConvertToTable implements rest.TableConvertor.
 func (c TableConvertor) ConvertToTable(_ context.Context, object, tableOptions runtime.Object) (*metav1.Table, error) {
-	table := &metav1.Table{}
-	if options, ok := tableOptions.(*metav1.TableOptions); !ok || !options.NoHeaders {
-		table.ColumnDefinitions = columns
-	}
-	switch object := object.(type) {
-	case *tagger.Image:
-		table.ResourceVersion = object.ResourceVersion
-		table.Rows = append(table.Rows, c.row(object))
-	case *tagger.ImageList:
-		table.ListMeta = object.ListMeta
-		for i := range object.Items {
-			table.Rows = append(table.Rows, c.row(&object.Items[i]))
-		}
-	default:
-		return nil, fmt.Errorf("%T cannot be shown as a table of Images", object)
-	}
-	return table, nil
+	return taggerrest.Table[*tagger.Image, *tagger.ImageList](columns, "Images", c.cells, object, tableOptions)
 }
 
-func (c TableConvertor) row(image *tagger.Image) metav1.TableRow {
+func (c TableConvertor) cells(image *tagger.Image) []any {
 	digest, imported, reference := "", "", ""
 	if len(image.Status.HashReferences) > 0 {
 		current := image.Status.HashReferences[0]
-		digest, imported, reference = ShortDigest(current.ImageReference), c.Age(current.ImportedAt), current.ImageReference
+		digest, imported, reference = taggerrest.ShortDigest(current.ImageReference), taggerrest.Age(c.Now(), current.ImportedAt), current.ImageReference
 	}
 	status := neverImported
 	if condition := meta.FindStatusCondition(image.Status.Conditions, v1beta1.ConditionImported); condition != nil {
@@ -74,24 +56,6 @@ func (c TableConvertor) row(image *tagger.Image) metav1.TableRow {
 			status = "Failed (" + status + ")"
 		}
 	}
-	return metav1.TableRow{
-		Cells: []any{image.Name, image.Spec.From, image.Spec.Mirror, digest, imported, status,
-			int64(len(image.Status.HashReferences)), image.Spec.Insecure, reference, c.Age(image.CreationTimestamp)},
-		Object: runtime.RawExtension{Object: image},
-	}
-}
-
-// Age tells how long ago a time was, as kubectl does: 5m, 3d2h; nothing for the zero time.
-func (c TableConvertor) Age(t metav1.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return duration.HumanDuration(c.Now().Sub(t.Time))
-}
-
-// ShortDigest returns the first twelve hexadecimal digits of a reference's digest.
-func ShortDigest(reference string) string {
-	_, digest, _ := strings.Cut(reference, "@")
-	_, hex, _ := strings.Cut(digest, ":")
-	return hex[:min(len(hex), 12)]
+	return []any{image.Name, image.Spec.From, image.Spec.Mirror, digest, imported, status,
+		int64(len(image.Status.HashReferences)), image.Spec.Insecure, reference, taggerrest.Age(c.Now(), image.CreationTimestamp)}
 }

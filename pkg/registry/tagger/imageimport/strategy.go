@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -17,22 +18,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/apiserver/pkg/storage"
-	"k8s.io/apiserver/pkg/storage/names"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/apis/tagger/validation"
+	taggerrest "tagger.dev/tagger/pkg/registry/tagger/rest"
 )
 
 // Strategy is what creating, updating and deleting an ImageImport means. What the spec inherits from the Image is filled in
 // before it is called.
 type Strategy struct {
-	runtime.ObjectTyper
-	names.NameGenerator
+	taggerrest.Strategy
 	reference validation.ReferenceValidator
 	clock     clock.PassiveClock
 }
@@ -46,28 +44,25 @@ var (
 
 // NewStrategy returns the strategy of ImageImports; reference says which values of spec.from are valid.
 func NewStrategy(typer runtime.ObjectTyper, reference validation.ReferenceValidator, clk clock.PassiveClock) Strategy {
-	return Strategy{ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, reference: reference, clock: clk}
+	return Strategy{Strategy: taggerrest.NewStrategy(typer), reference: reference, clock: clk}
 }
 
 // NamespaceScoped is true.
 func (Strategy) NamespaceScoped() bool { return true }
 
-// GetResetFields names the fields that are ignored in a create or an update.
-func (Strategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return map[fieldpath.APIVersion]*fieldpath.Set{
-		fieldpath.APIVersion(v1beta1.SchemeGroupVersion.String()): fieldpath.NewSet(fieldpath.MakePathOrDie("status")),
-	}
-}
-
 // PrepareForCreate drops what only Tagger writes, and says that the import waits for its first attempt.
 func (s Strategy) PrepareForCreate(_ context.Context, obj runtime.Object) {
 	imp := obj.(*tagger.ImageImport)
 	imp.Generation = 1
-	imp.Status = tagger.ImageImportStatus{Conditions: []metav1.Condition{{
-		Type: v1beta1.ConditionImported, Status: metav1.ConditionUnknown, Reason: v1beta1.ReasonPending,
-		Message:            "the first attempt has not begun",
-		ObservedGeneration: imp.Generation, LastTransitionTime: metav1.NewTime(s.clock.Now()),
-	}}}
+	now := s.clock.Now()
+	imp.Status = tagger.ImageImportStatus{
+		RequestedAt: metav1.NewMicroTime(now.Truncate(time.Microsecond)),
+		Conditions: []metav1.Condition{{
+			Type: v1beta1.ConditionImported, Status: metav1.ConditionUnknown, Reason: v1beta1.ReasonPending,
+			Message:            "the first attempt has not begun",
+			ObservedGeneration: imp.Generation, LastTransitionTime: metav1.NewTime(now),
+		}},
+	}
 }
 
 // PrepareForUpdate keeps the status. The spec is immutable, so the generation stays; an absent field of an update is what was
@@ -106,39 +101,15 @@ func (Strategy) ValidateUpdate(_ context.Context, obj, old runtime.Object) field
 	return validation.ValidateImageImportUpdate(obj.(*tagger.ImageImport), old.(*tagger.ImageImport))
 }
 
-// WarningsOnCreate has none.
-func (Strategy) WarningsOnCreate(context.Context, runtime.Object) []string { return nil }
-
-// WarningsOnUpdate has none.
-func (Strategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {
-	return nil
-}
-
-// AllowCreateOnUpdate is false: an ImageImport is created by a create or an apply.
-func (Strategy) AllowCreateOnUpdate(context.Context) bool { return false }
-
-// AllowUnconditionalUpdate is true: an update without a resourceVersion wins.
-func (Strategy) AllowUnconditionalUpdate(context.Context) bool { return true }
-
-// Canonicalize changes nothing: spec.from is kept as written.
-func (Strategy) Canonicalize(runtime.Object) {}
-
 // StatusStrategy is what updating the status of an ImageImport means; nothing but the status changes.
 type StatusStrategy struct {
 	Strategy
+	taggerrest.StatusFields
 }
 
 // NewStatusStrategy returns the strategy of the status subresource.
 func NewStatusStrategy(strategy Strategy) StatusStrategy {
 	return StatusStrategy{Strategy: strategy}
-}
-
-// GetResetFields names the fields that are ignored in an update of the status.
-func (StatusStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return map[fieldpath.APIVersion]*fieldpath.Set{
-		fieldpath.APIVersion(v1beta1.SchemeGroupVersion.String()): fieldpath.NewSet(
-			fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("metadata")),
-	}
 }
 
 // PrepareForUpdate keeps spec and metadata.
@@ -164,9 +135,4 @@ func GetAttrs(obj runtime.Object) (labels.Set, fields.Set, error) {
 		"spec.from":        imp.Spec.From,
 		"spec.mirror":      strconv.FormatBool(ptr.Deref(imp.Spec.Mirror, false)),
 	}, &imp.ObjectMeta, true), nil
-}
-
-// Match matches ImageImports by their labels and fields.
-func Match(label labels.Selector, field fields.Selector) storage.SelectionPredicate {
-	return storage.SelectionPredicate{Label: label, Field: field, GetAttrs: GetAttrs}
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -60,7 +61,7 @@ func TestCreate(t *testing.T) {
 	got := object(func(i *tagger.ImageImport) { i.Generation = 9 })
 	newStrategy().PrepareForCreate(t.Context(), got)
 	want := object(func(i *tagger.ImageImport) {
-		i.Status = tagger.ImageImportStatus{Conditions: []metav1.Condition{{
+		i.Status = tagger.ImageImportStatus{RequestedAt: metav1.NewMicroTime(time.Unix(2, 0)), Conditions: []metav1.Condition{{
 			Type: "Imported", Status: metav1.ConditionUnknown, Reason: "Pending", Message: "the first attempt has not begun",
 			ObservedGeneration: 1, LastTransitionTime: metav1.Unix(2, 0),
 		}}}
@@ -248,7 +249,7 @@ func TestMatch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			predicate := Match(label, field)
+			predicate := storage.SelectionPredicate{Label: label, Field: field, GetAttrs: GetAttrs}
 			got, err := predicate.Matches(imp)
 			if err != nil || got != tt.want {
 				t.Errorf("matches: %t, %v, want %t", got, err, tt.want)

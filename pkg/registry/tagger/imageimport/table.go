@@ -5,17 +5,16 @@ package imageimport
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	taggerrest "tagger.dev/tagger/pkg/registry/tagger/rest"
 )
 
 // TableConvertor shows ImageImports as kubectl get does: what was asked for and what it brought.
@@ -39,26 +38,10 @@ var columns = []metav1.TableColumnDefinition{
 
 // ConvertToTable implements rest.TableConvertor.
 func (c TableConvertor) ConvertToTable(_ context.Context, object, tableOptions runtime.Object) (*metav1.Table, error) {
-	table := &metav1.Table{}
-	if options, ok := tableOptions.(*metav1.TableOptions); !ok || !options.NoHeaders {
-		table.ColumnDefinitions = columns
-	}
-	switch object := object.(type) {
-	case *tagger.ImageImport:
-		table.ResourceVersion = object.ResourceVersion
-		table.Rows = append(table.Rows, c.row(object))
-	case *tagger.ImageImportList:
-		table.ListMeta = object.ListMeta
-		for i := range object.Items {
-			table.Rows = append(table.Rows, c.row(&object.Items[i]))
-		}
-	default:
-		return nil, fmt.Errorf("%T cannot be shown as a table of ImageImports", object)
-	}
-	return table, nil
+	return taggerrest.Table[*tagger.ImageImport, *tagger.ImageImportList](columns, "ImageImports", c.cells, object, tableOptions)
 }
 
-func (c TableConvertor) row(imp *tagger.ImageImport) metav1.TableRow {
+func (c TableConvertor) cells(imp *tagger.ImageImport) []any {
 	importedAt, reference := "", ""
 	if ref := imp.Status.HashReference; ref != nil {
 		importedAt, reference = ref.ImportedAt.UTC().Format(time.RFC3339), ref.ImageReference
@@ -67,10 +50,7 @@ func (c TableConvertor) row(imp *tagger.ImageImport) metav1.TableRow {
 	if condition := meta.FindStatusCondition(imp.Status.Conditions, v1beta1.ConditionImported); condition != nil {
 		status = condition.Reason
 	}
-	return metav1.TableRow{
-		Cells: []any{imp.Name, ptr.Deref(imp.Spec.Insecure, false), ptr.Deref(imp.Spec.Mirror, false), imp.Spec.TargetImage,
-			importedAt, reference, status, int64(len(imp.Status.ImportAttempts)), imp.Spec.From,
-			duration.HumanDuration(c.Now().Sub(imp.CreationTimestamp.Time))},
-		Object: runtime.RawExtension{Object: imp},
-	}
+	return []any{imp.Name, ptr.Deref(imp.Spec.Insecure, false), ptr.Deref(imp.Spec.Mirror, false), imp.Spec.TargetImage,
+		importedAt, reference, status, int64(len(imp.Status.ImportAttempts)), imp.Spec.From,
+		taggerrest.Age(c.Now(), imp.CreationTimestamp)}
 }

@@ -7,6 +7,7 @@
 package requester
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,12 +27,24 @@ import (
 type Writer struct {
 	authorizer authorizer.Authorizer
 	admission  admission.Interface
+	fields     func(schema.GroupVersionKind) FieldManager
+	scheme     *runtime.Scheme
 	interfaces admission.ObjectInterfaces
 }
 
-// NewWriter returns a Writer; all arguments are required.
-func NewWriter(authz authorizer.Authorizer, admit admission.Interface, scheme *runtime.Scheme) *Writer {
-	return &Writer{authorizer: authz, admission: admit, interfaces: admission.NewObjectInterfacesFromScheme(scheme)}
+// FieldManager keeps in an object who manages which of its fields, as managedfields.FieldManager does.
+type FieldManager interface {
+	UpdateNoErrors(live, updated runtime.Object, manager string) runtime.Object
+}
+
+// manager is who manages the fields that are written, where the request does not name one: whoever applies other values later is
+// told of a conflict.
+const manager = "tagger-apiserver"
+
+// NewWriter returns a Writer; all arguments are required. Fields returns the FieldManager of a kind that is written.
+func NewWriter(authz authorizer.Authorizer, admit admission.Interface, fields func(schema.GroupVersionKind) FieldManager,
+	scheme *runtime.Scheme) *Writer {
+	return &Writer{authorizer: authz, admission: admit, fields: fields, scheme: scheme, interfaces: admission.NewObjectInterfacesFromScheme(scheme)}
 }
 
 // Target says what is written.
@@ -79,6 +92,11 @@ func (w *Writer) Authorize(ctx context.Context, verb string, target Target, why 
 func (w *Writer) Create(ctx context.Context, store rest.Creater, obj runtime.Object, target Target,
 	options *metav1.CreateOptions) (runtime.Object, error) {
 	ctx = target.context(ctx, "create")
+	live, err := w.scheme.New(target.Kind)
+	if err != nil {
+		return nil, err
+	}
+	obj = w.fields(target.Kind).UpdateNoErrors(live, obj, cmp.Or(options.FieldManager, manager))
 	if admit, ok := w.admission.(admission.MutationInterface); ok && w.admission.Handles(admission.Create) {
 		if err := admit.Admit(ctx, w.attributes(ctx, obj, nil, target, admission.Create, options, dryRun(options.DryRun)), w.interfaces); err != nil {
 			return nil, err
@@ -104,6 +122,7 @@ func (w *Writer) Update(ctx context.Context, store rest.Updater, target Target, 
 		if err := change(obj); err != nil {
 			return nil, err
 		}
+		obj = w.fields(target.Kind).UpdateNoErrors(old, obj, manager)
 		if admit, ok := w.admission.(admission.MutationInterface); ok && w.admission.Handles(admission.Update) {
 			attributes := w.attributes(ctx, obj, old, target, admission.Update, options, dryRun(dryRunOption))
 			if err := admit.Admit(ctx, attributes, w.interfaces); err != nil {

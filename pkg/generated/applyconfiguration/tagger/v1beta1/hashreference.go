@@ -40,6 +40,9 @@ type HashReferenceApplyConfiguration struct {
 	// are looked for when the image is new, and by later imports once a day. Absent where the image was not mirrored, or
 	// where looking for them has failed.
 	ReferrersCheckedAt *v1.Time `json:"referrersCheckedAt,omitempty"`
+	// Whether a rollback put this entry here. An import that was asked for before that comes to lie behind it, or is not
+	// tried. Absent once an import finds the same digest again.
+	RolledBack *bool `json:"rolledBack,omitempty"`
 }
 
 // HashReferenceApplyConfiguration constructs a declarative configuration of the HashReference type for use with
@@ -127,5 +130,13 @@ func (b *HashReferenceApplyConfiguration) WithPlatforms(values ...string) *HashR
 // If called multiple times, the ReferrersCheckedAt field is set to the value of the last call.
 func (b *HashReferenceApplyConfiguration) WithReferrersCheckedAt(value v1.Time) *HashReferenceApplyConfiguration {
 	b.ReferrersCheckedAt = &value
+	return b
+}
+
+// WithRolledBack sets the RolledBack field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RolledBack field is set to the value of the last call.
+func (b *HashReferenceApplyConfiguration) WithRolledBack(value bool) *HashReferenceApplyConfiguration {
+	b.RolledBack = &value
 	return b
 }

@@ -22,12 +22,15 @@ type ImageImportStatusApplyConfiguration struct {
 	// The state of the import. "Imported" is Unknown while it waits for an attempt or runs, then True or False. The
 	// reason is typed: NotFound, Unauthorized, RateLimited, Unavailable, Timeout, TLS, Blocked, Invalid,
 	// UnsupportedManifest, MirrorUnavailable, MirrorUnauthorized or DigestMismatch when an attempt failed, and Superseded when a
-	// later import succeeded before another attempt.
+	// later import succeeded before another attempt, or the Image was rolled back.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// How far the mirroring of the current attempt has come. Absent when nothing is mirrored.
 	Progress *ImportProgressApplyConfiguration `json:"progress,omitempty"`
-	// Which server works at the import. For Tagger's own use.
+	// Which server works at the import. Absent while no attempt runs. For Tagger's own use.
 	Claim *ImportClaimApplyConfiguration `json:"claim,omitempty"`
+	// When the import was asked for, in microseconds. What an Image came to mean after that, by a rollback or by an import
+	// that was asked for later, is not undone by another attempt.
+	RequestedAt *metav1.MicroTime `json:"requestedAt,omitempty"`
 	// When the first attempt began.
 	StartTime *metav1.Time `json:"startTime,omitempty"`
 	// When the next attempt begins, not before. Absent while an attempt runs and after the last one.
@@ -89,6 +92,14 @@ func (b *ImageImportStatusApplyConfiguration) WithProgress(value *ImportProgress
 // If called multiple times, the Claim field is set to the value of the last call.
 func (b *ImageImportStatusApplyConfiguration) WithClaim(value *ImportClaimApplyConfiguration) *ImageImportStatusApplyConfiguration {
 	b.Claim = value
+	return b
+}
+
+// WithRequestedAt sets the RequestedAt field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the RequestedAt field is set to the value of the last call.
+func (b *ImageImportStatusApplyConfiguration) WithRequestedAt(value metav1.MicroTime) *ImageImportStatusApplyConfiguration {
+	b.RequestedAt = &value
 	return b
 }
 

@@ -24,10 +24,12 @@ type ImageSpecApplyConfiguration struct {
 	// Whether the source may be reached over plain HTTP or TLS that does not verify. Credentials are not sent to such a
 	// source, except on the server's own loopback. Default false.
 	Insecure *bool `json:"insecure,omitempty"`
-	// How often the image is imported again without being asked, for example "15m". At least one minute. Absent: never.
+	// How often the image is imported again without being asked, for example "15m": so long after an import of it was last tried,
+	// and up to a tenth of that later, so that Images do not all come at once. A new Image is imported within a minute. At least
+	// one minute; needs from. Absent: never.
 	RefreshInterval *v1.Duration `json:"refreshInterval,omitempty"`
-	// Stops the refresh of refreshInterval while true; imports that are asked for still run. A rollback, a push and an
-	// import from elsewhere set it, so that no schedule undoes them. Default false.
+	// Stops the refresh of refreshInterval while true, also one that is under way; imports that are asked for still run. A
+	// rollback, a push and an import from elsewhere set it, so that no schedule undoes them. Default false.
 	Suspend *bool `json:"suspend,omitempty"`
 	// How many entries status.hashReferences keeps, from 1 to 25. Default 25. When it is lowered, the oldest entries go at
 	// the next import.

@@ -6,7 +6,8 @@
 package v1beta1
 
 import (
-	v1 "k8s.io/client-go/applyconfigurations/meta/v1"
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1 "k8s.io/client-go/applyconfigurations/meta/v1"
 )
 
 // ImageStatusApplyConfiguration represents a declarative configuration of the ImageStatus type for use
@@ -20,11 +21,14 @@ type ImageStatusApplyConfiguration struct {
 	// What was recorded for imports whose own status may not say so yet: makes sure that an import that was interrupted is
 	// recorded once. For Tagger's own use; an entry goes when its import has finished.
 	RecordedImports []HashReferenceApplyConfiguration `json:"recordedImports,omitempty"`
+	// When an import of the Image was last tried, whether that succeeded or not. The next refresh of spec.refreshInterval is counted
+	// from it.
+	LastAttemptTime *v1.Time `json:"lastAttemptTime,omitempty"`
 	// The state of the Image. "Imported" is True when the newest import recorded a reference, or a rollback did since (then
 	// the reason is RolledBack), False with a typed reason and a message when its last attempt failed; what was recorded
 	// earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were
 	// imported, or that was rolled back.
-	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
+	Conditions []metav1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 }
 
 // ImageStatusApplyConfiguration constructs a declarative configuration of the ImageStatus type for use with
@@ -59,10 +63,18 @@ func (b *ImageStatusApplyConfiguration) WithRecordedImports(values ...*HashRefer
 	return b
 }
 
+// WithLastAttemptTime sets the LastAttemptTime field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the LastAttemptTime field is set to the value of the last call.
+func (b *ImageStatusApplyConfiguration) WithLastAttemptTime(value v1.Time) *ImageStatusApplyConfiguration {
+	b.LastAttemptTime = &value
+	return b
+}
+
 // WithConditions adds the given value to the Conditions field in the declarative configuration
 // and returns the receiver, so that objects can be build by chaining "With" function invocations.
 // If called multiple times, values provided by each call will be appended to the Conditions field.
-func (b *ImageStatusApplyConfiguration) WithConditions(values ...*v1.ConditionApplyConfiguration) *ImageStatusApplyConfiguration {
+func (b *ImageStatusApplyConfiguration) WithConditions(values ...*metav1.ConditionApplyConfiguration) *ImageStatusApplyConfiguration {
 	for i := range values {
 		if values[i] == nil {
 			panic("nil value passed to WithConditions")

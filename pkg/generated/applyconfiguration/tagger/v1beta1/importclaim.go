@@ -12,13 +12,14 @@ import (
 // ImportClaimApplyConfiguration represents a declarative configuration of the ImportClaim type for use
 // with apply.
 //
-// ImportClaim says which server works at an import. A claim whose object has not changed for a while is taken over.
+// ImportClaim says which server works at an import, for one attempt. Where several servers share an etcd, another one takes the
+// import over when the object has not changed for 30 seconds.
 type ImportClaimApplyConfiguration struct {
-	// The server that works at the import.
+	// The server that works at the import: its host's name, "_" and a UUID that is new with each start.
 	Holder *string `json:"holder,omitempty"`
-	// When the holder last said that it still works at the import.
+	// When the holder last said that it still works at the import, by its own clock. It does so at least every 10 seconds.
 	RenewTime *v1.MicroTime `json:"renewTime,omitempty"`
-	// How often the claim went from one holder to another.
+	// How often the attempt was taken over from one holder by another.
 	Transitions *int32 `json:"transitions,omitempty"`
 }
 

@@ -20,3 +20,7 @@ type ImageImportListerExpansion interface{}
 // ImageImportNamespaceListerExpansion allows custom methods to be added to
 // ImageImportNamespaceLister.
 type ImageImportNamespaceListerExpansion interface{}
+
+// MirrorReleaseListerExpansion allows custom methods to be added to
+// MirrorReleaseLister.
+type MirrorReleaseListerExpansion interface{}

@@ -39,7 +39,8 @@ type Rollbacker interface {
 	// Check returns an entry of an Image's history as it is to be recorded, when what it names can be pulled.
 	Check(ctx context.Context, image *tagger.Image, entry *tagger.HashReference) (*tagger.HashReference, error)
 	// Record puts an entry in front of an Image's history, whatever was recorded meanwhile, and returns it as it was recorded.
-	Record(ctx context.Context, image *tagger.Image, entry *tagger.HashReference) (*tagger.HashReference, error)
+	// Unchanged says that it was in front already. After a timeout it may be recorded or not.
+	Record(ctx context.Context, image *tagger.Image, entry *tagger.HashReference) (recorded *tagger.HashReference, unchanged bool, err error)
 }
 
 // RollbackREST serves images/rollback: it puts an earlier reference of an Image in front again and suspends the Image's
@@ -137,22 +138,20 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 	suspend, resume := image.Refreshes(img), func(context.Context) error { return nil }
 	if suspend {
 		var err error
-		if img, resume, err = image.SuspendRefresh(ctx, r.writer, r.images, img.Name, dryRun); err != nil {
+		if img, resume, err = image.SuspendRefresh(ctx, r.writer, r.images, img, dryRun); err != nil {
 			return nil, err
 		}
 	}
-	switch {
-	case unchanged:
-	case len(dryRun) > 0:
+	if len(dryRun) > 0 {
 		now := r.clock.Now()
 		entry.ImportedAt, entry.ResolvedAt, entry.ImportUID = metav1.NewTime(now).Rfc3339Copy(), metav1.NewMicroTime(now), ""
-	default:
-		recorded, err := r.rollbacker.Record(ctx, img, entry)
-		if err != nil {
-			r.undo(ctx, img, resume)
+		entry.RolledBack = true
+	} else {
+		var err error
+		if entry, unchanged, err = r.rollbacker.Record(ctx, img, entry); err != nil {
+			r.undo(ctx, img, resume, err)
 			return nil, err
 		}
-		entry = recorded
 	}
 	return &tagger.ImageRollbackStatus{HashReference: entry, Unchanged: unchanged, RefreshSuspended: suspend}, nil
 }
@@ -169,8 +168,12 @@ func (r *RollbackREST) check(ctx context.Context, img *tagger.Image, entry *tagg
 	return r.rollbacker.Check(ctx, img, entry)
 }
 
-// undo lets the schedule go on that was suspended for a rollback which was not recorded.
-func (r *RollbackREST) undo(ctx context.Context, img *tagger.Image, resume func(context.Context) error) {
+// undo lets the schedule go on that was suspended for a rollback which was not recorded. Where that is not known for sure, the
+// schedule stays suspended.
+func (r *RollbackREST) undo(ctx context.Context, img *tagger.Image, resume func(context.Context) error, refusal error) {
+	if !apierrors.IsConflict(refusal) && !apierrors.IsNotFound(refusal) && !apierrors.IsForbidden(refusal) && !apierrors.IsInvalid(refusal) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
 	if err := resume(ctx); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {

@@ -155,7 +155,7 @@ func (b *binder) override(ctx context.Context, imp *tagger.ImageImport, image *t
 	if !otherSource || !imageregistry.Refreshes(image) {
 		return image, nothing, nil
 	}
-	image, resume, err := imageregistry.SuspendRefresh(ctx, b.writer, b.images, image.Name, options.DryRun)
+	image, resume, err := imageregistry.SuspendRefresh(ctx, b.writer, b.images, image, options.DryRun)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,8 @@ type Interface interface {
 	Images() TypedImageInformer
 	// ImageImports returns a ImageImportInformer.
 	ImageImports() TypedImageImportInformer
+	// MirrorReleases returns a MirrorReleaseInformer.
+	MirrorReleases() TypedMirrorReleaseInformer
 }
 
 type version struct {
@@ -36,4 +38,9 @@ func (v *version) Images() TypedImageInformer {
 // ImageImports returns a TypedImageImportInformer.
 func (v *version) ImageImports() TypedImageImportInformer {
 	return &imageImportInformer{factory: v.factory, namespace: v.namespace, tweakListOptions: v.tweakListOptions}
+}
+
+// MirrorReleases returns a TypedMirrorReleaseInformer.
+func (v *version) MirrorReleases() TypedMirrorReleaseInformer {
+	return &mirrorReleaseInformer{factory: v.factory, tweakListOptions: v.tweakListOptions}
 }

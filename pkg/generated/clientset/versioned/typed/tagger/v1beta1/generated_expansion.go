@@ -8,3 +8,5 @@ package v1beta1
 type ImageExpansion interface{}
 
 type ImageImportExpansion interface{}
+
+type MirrorReleaseExpansion interface{}

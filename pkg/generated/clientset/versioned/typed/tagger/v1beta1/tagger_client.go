@@ -17,6 +17,7 @@ type TaggerV1beta1Interface interface {
 	RESTClient() rest.Interface
 	ImagesGetter
 	ImageImportsGetter
+	MirrorReleasesGetter
 }
 
 // TaggerV1beta1Client is used to interact with features provided by the tagger.dev group.
@@ -30,6 +31,10 @@ func (c *TaggerV1beta1Client) Images(namespace string) ImageInterface {
 
 func (c *TaggerV1beta1Client) ImageImports(namespace string) ImageImportInterface {
 	return newImageImports(c, namespace)
+}
+
+func (c *TaggerV1beta1Client) MirrorReleases() MirrorReleaseInterface {
+	return newMirrorReleases(c)
 }
 
 // NewForConfig creates a new TaggerV1beta1Client for the given config.

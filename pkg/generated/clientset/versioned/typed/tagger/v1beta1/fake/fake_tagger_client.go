@@ -23,6 +23,10 @@ func (c *FakeTaggerV1beta1) ImageImports(namespace string) v1beta1.ImageImportIn
 	return newFakeImageImports(c, namespace)
 }
 
+func (c *FakeTaggerV1beta1) MirrorReleases() v1beta1.MirrorReleaseInterface {
+	return newFakeMirrorReleases(c)
+}
+
 // RESTClient returns a RESTClient that is used to communicate
 // with API server by this client implementation.
 func (c *FakeTaggerV1beta1) RESTClient() rest.Interface {

@@ -1,7 +1,7 @@
 // Copyright The Tagger Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package standalone
+package certificate
 
 import (
 	"crypto/ecdsa"
@@ -30,14 +30,14 @@ const (
 	servingLifetime = 90 * 24 * time.Hour
 )
 
-// ServingCertificate is the certificate of a server, kept in memory and renewed
+// Serving is the certificate of a server, kept in memory and renewed
 // when it is asked for in the last third of its life. Its methods may be called
 // concurrently.
 //
 // It serves both kinds of servers: tls.Config by GetCertificate, the generic
 // API server as its certificate provider. The latter asks every minute, so that
 // it needs no notice of a renewal.
-type ServingCertificate struct {
+type Serving struct {
 	authority *Authority
 	dnsNames  []string
 	addresses []netip.Addr
@@ -52,15 +52,15 @@ type servingPair struct {
 	renewAt         time.Time
 }
 
-var _ dynamiccertificates.CertKeyContentProvider = (*ServingCertificate)(nil)
+var _ dynamiccertificates.CertKeyContentProvider = (*Serving)(nil)
 
-// NewServingCertificate returns a certificate for hosts: DNS names and IP
+// NewServing returns a certificate for hosts: DNS names and IP
 // addresses, an IPv6 address without brackets.
-func NewServingCertificate(authority *Authority, hosts ...string) (*ServingCertificate, error) {
+func NewServing(authority *Authority, hosts ...string) (*Serving, error) {
 	if len(hosts) == 0 {
 		return nil, errors.New("making a serving certificate: it needs at least one host")
 	}
-	s := &ServingCertificate{authority: authority}
+	s := &Serving{authority: authority}
 	for _, host := range hosts {
 		if address, err := netip.ParseAddr(host); err == nil {
 			s.addresses = append(s.addresses, address.Unmap().WithZone(""))
@@ -81,25 +81,25 @@ func NewServingCertificate(authority *Authority, hosts ...string) (*ServingCerti
 }
 
 // GetCertificate is for tls.Config.
-func (s *ServingCertificate) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (s *Serving) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return s.pair().tls, nil
 }
 
 // Name implements dynamiccertificates.CertKeyContentProvider.
-func (s *ServingCertificate) Name() string { return "standalone" }
+func (s *Serving) Name() string { return caCommonName }
 
 // CurrentCertKeyContent implements dynamiccertificates.CertKeyContentProvider.
-func (s *ServingCertificate) CurrentCertKeyContent() (certPEM, keyPEM []byte) {
+func (s *Serving) CurrentCertKeyContent() (certPEM, keyPEM []byte) {
 	pair := s.pair()
 	return pair.certPEM, pair.keyPEM
 }
 
 // AddListener implements dynamiccertificates.Notifier. Listeners are not told:
 // they look by themselves long before a certificate ends.
-func (s *ServingCertificate) AddListener(dynamiccertificates.Listener) {}
+func (s *Serving) AddListener(dynamiccertificates.Listener) {}
 
 // pair returns the current certificate, after renewing it when it is time.
-func (s *ServingCertificate) pair() servingPair {
+func (s *Serving) pair() servingPair {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.authority.clock.Now()
@@ -117,7 +117,7 @@ func (s *ServingCertificate) pair() servingPair {
 }
 
 // issue makes a new key and has the authority sign it.
-func (s *ServingCertificate) issue(now time.Time) (servingPair, error) {
+func (s *Serving) issue(now time.Time) (servingPair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return servingPair{}, err

@@ -1,7 +1,7 @@
 // Copyright The Tagger Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package standalone
+package certificate
 
 import (
 	"crypto/tls"
@@ -9,8 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -24,14 +22,14 @@ const day = 24 * time.Hour
 
 func newAuthority(t *testing.T, clk clock.PassiveClock) *Authority {
 	t.Helper()
-	authority, err := openDataDir(t, filepath.Join(t.TempDir(), "data")).Authority(clk)
+	authority, err := NewAuthority(clk)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return authority
 }
 
-func leaf(t *testing.T, s *ServingCertificate) *x509.Certificate {
+func leaf(t *testing.T, s *Serving) *x509.Certificate {
 	t.Helper()
 	pair, err := s.GetCertificate(nil)
 	if err != nil {
@@ -46,7 +44,7 @@ func pool(authority *Authority) *x509.CertPool {
 	return roots
 }
 
-func TestServingCertificateNames(t *testing.T) {
+func TestServingNames(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
@@ -70,7 +68,7 @@ func TestServingCertificateNames(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s, err := NewServingCertificate(authority, tt.hosts...)
+			s, err := NewServing(authority, tt.hosts...)
 			if (err != nil) != tt.err {
 				t.Fatalf("got error %v, want one: %v", err, tt.err)
 			}
@@ -91,7 +89,7 @@ func TestServingCertificateNames(t *testing.T) {
 	}
 }
 
-func TestServingCertificateRenewal(t *testing.T) {
+func TestServingRenewal(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
@@ -109,7 +107,7 @@ func TestServingCertificateRenewal(t *testing.T) {
 			t.Parallel()
 			clk := clocktesting.NewFakePassiveClock(time.Now())
 			authority := newAuthority(t, clk)
-			s, err := NewServingCertificate(authority, "localhost")
+			s, err := NewServing(authority, "localhost")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,25 +131,25 @@ func TestServingCertificateRenewal(t *testing.T) {
 	}
 }
 
-// TestServingCertificateServes holds that real servers take a renewed
+// TestServingServes holds that real servers take a renewed
 // certificate without being told, the generic API server's way and
 // tls.Config's.
-func TestServingCertificateServes(t *testing.T) {
+func TestServingServes(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
 		// config returns the server's, and what its minutely check does.
-		config func(t *testing.T, s *ServingCertificate) (*tls.Config, func() error)
+		config func(t *testing.T, s *Serving) (*tls.Config, func() error)
 	}{
 		{
 			name: "GetCertificate",
-			config: func(_ *testing.T, s *ServingCertificate) (*tls.Config, func() error) {
+			config: func(_ *testing.T, s *Serving) (*tls.Config, func() error) {
 				return &tls.Config{GetCertificate: s.GetCertificate}, func() error { return nil }
 			},
 		},
 		{
 			name: "generic API server",
-			config: func(t *testing.T, s *ServingCertificate) (*tls.Config, func() error) {
+			config: func(t *testing.T, s *Serving) (*tls.Config, func() error) {
 				base := &tls.Config{}
 				controller := dynamiccertificates.NewDynamicServingCertificateController(base, nil, s, nil, nil)
 				if err := controller.RunOnce(); err != nil {
@@ -166,7 +164,7 @@ func TestServingCertificateServes(t *testing.T) {
 			t.Parallel()
 			clk := clocktesting.NewFakePassiveClock(time.Now())
 			authority := newAuthority(t, clk)
-			s, err := NewServingCertificate(authority, "127.0.0.1")
+			s, err := NewServing(authority, "127.0.0.1")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -205,65 +203,6 @@ func TestServingCertificateServes(t *testing.T) {
 			}
 			if diff := cmp.Diff(leaf(t, s).SerialNumber.String(), served()); diff != "" {
 				t.Errorf("after the end of the first (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func TestAuthority(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	tests := []struct {
-		name string
-		// between happens between two openings of the directory.
-		between func(d *DataDir) error
-		at      time.Time
-		// wantSame says whether the second one is the first.
-		wantSame bool
-		err      bool
-	}{
-		{name: "kept", between: func(*DataDir) error { return nil }, at: now, wantSame: true},
-		{name: "kept for years", between: func(*DataDir) error { return nil }, at: now.AddDate(9, 11, 0), wantSame: true},
-		{name: "expired", between: func(*DataDir) error { return nil }, at: now.AddDate(10, 0, 1), err: true},
-		{name: "first start was cut short", between: func(d *DataDir) error { return os.Remove(d.CACertPath()) }, at: now},
-		{name: "key gone", between: func(d *DataDir) error { return os.Remove(d.file(caKeyFile)) }, at: now, err: true},
-		{name: "certificate damaged", between: func(d *DataDir) error { return d.write(caCertFile, []byte("x"), 0o644) }, at: now, err: true},
-		{
-			name: "key of another",
-			between: func(d *DataDir) error {
-				other, err := os.ReadFile(d.CACertPath())
-				if err != nil {
-					return err
-				}
-				if _, err := d.newAuthority(clock.RealClock{}); err != nil {
-					return err
-				}
-				return d.write(caCertFile, other, 0o644)
-			},
-			at:  now,
-			err: true,
-		},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			d := openDataDir(t, filepath.Join(t.TempDir(), "data"))
-			first, err := d.Authority(clocktesting.NewFakePassiveClock(now))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := tt.between(d); err != nil {
-				t.Fatal(err)
-			}
-			second, err := d.Authority(clocktesting.NewFakePassiveClock(tt.at))
-			if (err != nil) != tt.err {
-				t.Fatalf("got error %v, want one: %v", err, tt.err)
-			}
-			if tt.err {
-				return
-			}
-			if got := second.certificate.Equal(first.certificate); got != tt.wantSame {
-				t.Errorf("the same authority: got %v, want %v", got, tt.wantSame)
 			}
 		})
 	}

@@ -1,0 +1,135 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package mirror
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tagger.dev/tagger/pkg/importer"
+)
+
+// referrer is what counts of a manifest for those that look for it by its subject.
+type referrer struct {
+	Subject      *ocispec.Descriptor `json:"subject"`
+	ArtifactType string              `json:"artifactType"`
+	Config       *ocispec.Descriptor `json:"config"`
+	Annotations  map[string]string   `json:"annotations"`
+}
+
+// subjectOf returns the subject of a manifest and the descriptor by which it is
+// listed there; no subject where it has none.
+func subjectOf(m manifest) (subject digest.Digest, listed ocispec.Descriptor) {
+	var document referrer
+	if json.Unmarshal(m.raw, &document) != nil || document.Subject == nil || document.Subject.Digest.Validate() != nil {
+		return "", ocispec.Descriptor{}
+	}
+	listed = ocispec.Descriptor{
+		MediaType: m.mediaType, Digest: m.digest, Size: int64(len(m.raw)),
+		ArtifactType: document.ArtifactType, Annotations: document.Annotations,
+	}
+	if listed.ArtifactType == "" && document.Config != nil {
+		listed.ArtifactType = document.Config.MediaType
+	}
+	return document.Subject.Digest, listed
+}
+
+// refer lets a manifest that was pushed be found by its subject, if it has one:
+// where the registry does not see to that, by the tag that the OCI distribution
+// specification has for it.
+func (r *Repository) refer(ctx context.Context, m manifest, known bool) error {
+	subject, listed := subjectOf(m)
+	if subject == "" {
+		return nil
+	}
+	if known {
+		r.registry.referrers.Add(struct{}{}, true, referrersFor)
+	}
+	if offered, err := r.offersReferrers(ctx, subject); err != nil || offered {
+		return err
+	}
+	select {
+	case r.registry.indexing <- struct{}{}:
+		defer func() { <-r.registry.indexing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	index, err := r.index(ctx, subject)
+	if err != nil || lists(index, m.digest) {
+		return err
+	}
+	index.Manifests = append(index.Manifests, listed)
+	raw, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	if limit := r.registry.options.MaxManifestBytes; int64(len(raw)) > limit {
+		return unavailable("the list of what refers to %s is larger than %d bytes", subject, limit)
+	}
+	_, err = r.put(ctx, importer.ReferrersTag(subject), manifest{mediaType: index.MediaType, raw: raw})
+	return err
+}
+
+// listed returns errIncomplete for a referrer that cannot be found by its subject:
+// an import may have ended before it was, and another replica may have written the
+// list at the same time.
+func (r *Repository) listed(ctx context.Context, m manifest) error {
+	subject, _ := subjectOf(m)
+	if subject == "" {
+		return nil
+	}
+	if offered, err := r.offersReferrers(ctx, subject); err != nil || offered {
+		return err
+	}
+	index, err := r.index(ctx, subject)
+	if err == nil && !lists(index, m.digest) {
+		return errIncomplete
+	}
+	return err
+}
+
+// offersReferrers reports whether the registry has the referrers API, for which
+// every registry that has it answers any digest with a list.
+func (r *Repository) offersReferrers(ctx context.Context, subject digest.Digest) (bool, error) {
+	if known, ok := r.registry.referrers.Get(struct{}{}); ok {
+		return known.(bool), nil
+	}
+	a, err := r.do(ctx, request{method: http.MethodGet, path: "referrers/" + subject.String(), header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}}})
+	switch {
+	case err != nil:
+		return false, err
+	case a.StatusCode >= http.StatusInternalServerError && !a.is(http.StatusNotImplemented), a.is(http.StatusTooManyRequests):
+		return false, r.registry.refused(a, "looking for what refers to "+subject.String())
+	}
+	offered := a.is(http.StatusOK)
+	r.registry.referrers.Add(struct{}{}, offered, referrersFor)
+	return offered, nil
+}
+
+// index returns the list of what refers to a subject, as its tag has it.
+func (r *Repository) index(ctx context.Context, subject digest.Digest) (*ocispec.Index, error) {
+	tag := importer.ReferrersTag(subject)
+	found, err := r.document(ctx, tag)
+	if err != nil {
+		return nil, err
+	}
+	index := &ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+	if found == nil {
+		return index, nil
+	}
+	if found.mediaType != ocispec.MediaTypeImageIndex || json.Unmarshal(found.raw, index) != nil {
+		return nil, unavailable("the tag %s at %s is no list of what refers to %s; delete it there", tag, r.registry.endpoint, subject)
+	}
+	return index, nil
+}
+
+func lists(index *ocispec.Index, d digest.Digest) bool {
+	return slices.ContainsFunc(index.Manifests, func(listed ocispec.Descriptor) bool { return listed.Digest == d })
+}

@@ -1,0 +1,120 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"sigs.k8s.io/yaml"
+)
+
+// TestRefusals says which values are refused, and by which words.
+func TestRefusals(t *testing.T) {
+	for _, test := range []struct{ name, values, want string }{
+		{"several servers with embedded etcd", `{replicas: 2, imageStore: {enabled: false}}`, "'/etcd/mode': value must be one of 'bundled', 'external'"},
+		{"several servers with an image store", `{replicas: 2, etcd: {mode: bundled}}`, "'/imageStore/enabled': value must be false"},
+		{"no server", `{replicas: 0}`, "'/replicas': minimum"},
+		{"embedded etcd without the volume of the image store", `{imageStore: {enabled: false}}`, "'/imageStore/enabled': value must be true"},
+		{"external etcd without servers", `{etcd: {mode: external}}`, "'/etcd/external/servers': minItems"},
+		{"an etcd server that is no URL", `{etcd: {mode: external, external: {servers: [etcd.example.com]}}}`, "'/etcd/external/servers/0': 'etcd.example.com' does not match pattern"},
+		{"another mode", `{etcd: {mode: shared}}`, "'/etcd/mode': value must be one of 'embedded', 'bundled', 'external'"},
+		{"key without cert", `{key: SECRET PRIVATE KEY}`, "'/cert': minLength"},
+		{"cert without key", `{cert: CERTIFICATE}`, "'/key': minLength"},
+		{"a cert that is none", `{cert: mine, key: SECRET PRIVATE KEY}`, "cert: is not a certificate in PEM"},
+		{"a key that is none", `{cert: CERTIFICATE, key: SECRET}`, "key: is not a private key in PEM"},
+		{"a CA that is none", `{cert: CERTIFICATE, key: SECRET PRIVATE KEY, certificate: {ca: mine}}`, "certificate.ca: is not a certificate in PEM"},
+		{"a Secret without its CA", `{certificate: {secret: mine}}`, "'/certificate/ca': minLength"},
+		{"two sources of certificates", `{certificate: {secret: mine, ca: CERTIFICATE, certManager: {enabled: true}}}`, "The serving certificate has one source"},
+		{"a load balancer for nothing", `{replicas: 2, etcd: {mode: bundled}, imageStore: {enabled: false}, loadBalancer: true}`, "'/loadBalancer': value must be false"},
+		{"an ingress for nothing", `{replicas: 2, etcd: {mode: bundled}, imageStore: {enabled: false}, registry: {ingress: {enabled: true, host: a.example.com}}}`, "'/registry/ingress/enabled': value must be false"},
+		{"an ingress without host", `{registry: {ingress: {enabled: true}}}`, "'/registry/ingress/host': minLength"},
+		{"an external host with a scheme", `{registry: {externalHost: "https://a.example.com"}}`, "'/registry/externalHost': 'https://a.example.com' does not match pattern"},
+		{"an external host that is a name without its port", `{registry: {externalHost: registry}}`, "'/registry/externalHost'"},
+		{"a ServiceMonitor without metrics", `{metrics: {serviceMonitor: {enabled: true}}}`, "'/metrics/enabled': value must be true"},
+		{"a quota in another unit", `{etcd: {bundled: {quota: 2000M}}}`, "'/etcd/bundled/quota'"},
+		{"a duration without unit", `{imports: {drainTimeout: 10}}`, "'/imports/drainTimeout': got number, want string"},
+		{"a source with a path", `{sources: {allowedRegistries: [example.com/a]}}`, "'/sources/allowedRegistries/0'"},
+		{"a flag that is none", `{extraArgs: [v=4]}`, "'/extraArgs/0'"},
+		{"an unknown value", `{replicaCount: 3}`, "additional properties 'replicaCount' not allowed"},
+		{"an unknown value below", `{etcd: {bundled: {replicas: 5}}}`, "'/etcd/bundled': additional properties 'replicas' not allowed"},
+		{"an image as a map", `{image: {repository: a, tag: b}}`, "'/image': got object, want string"},
+		{"a word for a number", `{replicas: many}`, "'/replicas': got string, want integer"},
+		{"a volume of no size", `{persistence: {size: large}}`, "'/persistence/size'"},
+		{"a toleration of another form", `{tolerations: [{effects: NoSchedule}]}`, "'/tolerations/0': additional properties 'effects' not allowed"},
+		{"resources of another form", `{resources: {memory: 1Gi}}`, "'/resources': additional properties 'memory' not allowed"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			each(t, func(t *testing.T, helm helm) {
+				_, err := helm.run(t, test.values, "template", "tagger", chart)
+				switch {
+				case err == nil:
+					t.Error("it is not refused")
+				case !strings.Contains(err.Error(), test.want):
+					t.Errorf("want %q in\n%v", test.want, err)
+				case strings.Contains(err.Error(), "SECRET"):
+					t.Errorf("the key is repeated in\n%v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestLint has helm look at the chart as a whole, warnings being errors.
+func TestLint(t *testing.T) {
+	for name, values := range settings {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, helm helm) {
+				if _, err := helm.run(t, values, "lint", "--strict", chart); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestSchema checks that values.yaml has whatever can be set, and the schema whatever values.yaml has.
+func TestSchema(t *testing.T) {
+	t.Parallel()
+	type node struct {
+		Reference  string          `json:"$ref"`
+		Properties map[string]node `json:"properties"`
+	}
+	var schema node
+	content, err := os.ReadFile(filepath.Join(chart, "values.schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(content, &schema); err != nil {
+		t.Fatal(err)
+	}
+	delete(schema.Properties, "global") // Helm's own
+	var values map[string]any
+	if content, err = os.ReadFile(filepath.Join(chart, "values.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.UnmarshalStrict(content, &values); err != nil {
+		t.Fatal(err)
+	}
+	// What Kubernetes defines is not all there.
+	except := sets.New("issuerRef", "podSecurityContext", "securityContext")
+	var compare func(path string, schema node, values map[string]any)
+	compare = func(path string, schema node, values map[string]any) {
+		if diff := cmp.Diff(sets.List(sets.KeySet(schema.Properties)), sets.List(sets.KeySet(values))); diff != "" {
+			t.Errorf("%s: the schema and values.yaml differ (-schema +values):\n%s", path, diff)
+		}
+		for name, property := range schema.Properties {
+			below, isMap := values[name].(map[string]any)
+			if isMap && property.Reference == "" && property.Properties != nil && !except.Has(name) {
+				compare(path+"."+name, property, below)
+			}
+		}
+	}
+	compare("", schema, values)
+}
