@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -151,6 +152,20 @@ func admission(t *testing.T, x *tagger) {
 	 "validations":[{"expression":"params != null"}]}},
 	{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicyBinding","metadata":{"name":"others"},"spec":{"policyName":"others","validationActions":["Deny"],
 	 "paramRef":{"name":"p","namespace":"default","parameterNotFoundAction":"Allow"}}}]}`
+	once, err := x.api.TaggerV1beta1().Images("a").Create(t.Context(), &v1beta1.Image{ObjectMeta: metav1.ObjectMeta{Name: "once"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, from := range []string{"registry.example/app", "forbidden.example/app"} {
+		reference := fmt.Sprintf("%s@sha256:%064d", from, i)
+		at := metav1.NewMicroTime(time.Now().Add(-time.Duration(i) * time.Hour))
+		once.Status.HashReferences = append(once.Status.HashReferences, v1beta1.HashReference{
+			From: from, ImageReference: reference, SourceReference: reference, ImportedAt: metav1.NewTime(at.Time), ResolvedAt: at, ImportUID: "once",
+		})
+	}
+	if _, err := x.api.TaggerV1beta1().Images("a").UpdateStatus(t.Context(), once, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	cmd := x.Command(t.Context(), "kubectl", "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(policy)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -179,6 +194,10 @@ func admission(t *testing.T, x *tagger) {
 			of := forbidden
 			of.TargetImage = "app"
 			_, err := x.api.TaggerV1beta1().ImageImports("a").Create(ctx, &v1beta1.ImageImport{ObjectMeta: metav1.ObjectMeta{GenerateName: "app-"}, Spec: of}, metav1.CreateOptions{})
+			return err
+		}},
+		{"a rollback to what came from there before", func(ctx context.Context) error {
+			_, err := x.api.TaggerV1beta1().Images("a").Rollback(ctx, "once", &v1beta1.ImageRollback{}, metav1.CreateOptions{})
 			return err
 		}},
 	} {

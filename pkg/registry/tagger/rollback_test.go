@@ -118,6 +118,21 @@ func TestRollback(t *testing.T) {
 	no := func(context.Context, admission.Attributes) error {
 		return apierrors.NewForbidden(tagger.Resource("images"), "myapp", errors.New("a policy says no"))
 	}
+	noUpdate := func(ctx context.Context, a admission.Attributes) error {
+		if a.GetOperation() != admission.Update {
+			return nil
+		}
+		return no(ctx, a)
+	}
+	// The import that the rollback stands for is the first thing that is admitted.
+	noSource := func(ctx context.Context, a admission.Attributes) error {
+		imp, ok := a.GetObject().(*tagger.ImageImport)
+		if !ok || a.GetResource().Resource != "imageimports" || a.GetOperation() != admission.Create || !a.IsDryRun() ||
+			imp.Spec.TargetImage != "myapp" || imp.Spec.From != validImage().Spec.From || *imp.Spec.Mirror {
+			return nil
+		}
+		return no(ctx, a)
+	}
 	tests := []struct {
 		name          string
 		image         func(*tagger.Image)
@@ -156,8 +171,24 @@ func TestRollback(t *testing.T) {
 			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
 		},
 		{
-			name: "a policy refuses to suspend", image: everyHour, admission: plugin{validate: no},
+			name: "a policy refuses to suspend", image: everyHour, admission: plugin{validate: noUpdate},
 			want: rollback{Reason: metav1.StatusReasonForbidden, Checked: 1, Generation: 1},
+		},
+		{
+			name: "a policy forbids the source", admission: plugin{validate: noSource},
+			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
+		},
+		{
+			name: "a webhook forbids the source", admission: plugin{admit: noSource},
+			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
+		},
+		{
+			name: "a policy forbids the source, in a dry run", dryRun: true, admission: plugin{validate: noSource},
+			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
+		},
+		{
+			name: "a policy forbids the source of what is the current one already", body: number(1), admission: plugin{validate: noSource},
+			want: rollback{Current: newest, Unchanged: true, Generation: 1, Recorded: []string{newest}},
 		},
 		{
 			name: "a policy refuses what was posted", image: everyHour,

@@ -92,20 +92,41 @@ func (w *Writer) Authorize(ctx context.Context, verb string, target Target, why 
 func (w *Writer) Create(ctx context.Context, store rest.Creater, obj runtime.Object, target Target,
 	options *metav1.CreateOptions) (runtime.Object, error) {
 	ctx = target.context(ctx, "create")
-	live, err := w.scheme.New(target.Kind)
+	obj, validate, err := w.admitNew(ctx, obj, target, options)
 	if err != nil {
 		return nil, err
 	}
+	return store.Create(ctx, obj, validate, options)
+}
+
+// Admit returns why obj, as it is, might not be created by the user of the context. Nothing is created: obj stands for something else
+// that the request does.
+func (w *Writer) Admit(ctx context.Context, obj runtime.Object, target Target) error {
+	ctx = target.context(ctx, "create")
+	obj, validate, err := w.admitNew(ctx, obj, target, &metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		return err
+	}
+	return validate(ctx, obj)
+}
+
+// admitNew has what is about to be created changed by admission, and returns what has admission validate the outcome.
+func (w *Writer) admitNew(ctx context.Context, obj runtime.Object, target Target, options *metav1.CreateOptions) (
+	runtime.Object, rest.ValidateObjectFunc, error) {
+	live, err := w.scheme.New(target.Kind)
+	if err != nil {
+		return nil, nil, err
+	}
 	obj = w.fields(target.Kind).UpdateNoErrors(live, obj, cmp.Or(options.FieldManager, manager))
+	attributes := func(obj runtime.Object) admission.Attributes {
+		return w.attributes(ctx, obj, nil, target, admission.Create, options, dryRun(options.DryRun))
+	}
 	if admit, ok := w.admission.(admission.MutationInterface); ok && w.admission.Handles(admission.Create) {
-		if err := admit.Admit(ctx, w.attributes(ctx, obj, nil, target, admission.Create, options, dryRun(options.DryRun)), w.interfaces); err != nil {
-			return nil, err
+		if err := admit.Admit(ctx, attributes(obj), w.interfaces); err != nil {
+			return nil, nil, err
 		}
 	}
-	validate := func(ctx context.Context, obj runtime.Object) error {
-		return w.validate(ctx, w.attributes(ctx, obj, nil, target, admission.Create, options, dryRun(options.DryRun)))
-	}
-	return store.Create(ctx, obj, validate, options)
+	return obj, func(ctx context.Context, obj runtime.Object) error { return w.validate(ctx, attributes(obj)) }, nil
 }
 
 // Update applies change to the stored object, admits the outcome as the user of the context and stores it. A conflict with

@@ -125,22 +125,8 @@ func (r *ImportREST) store(ctx context.Context, name, namespace string, requeste
 	options *metav1.CreateOptions) (*tagger.ImageImport, error) {
 	var err error
 	for range nameAttempts {
-		imp := &tagger.ImageImport{
-			ObjectMeta: metav1.ObjectMeta{
-				Name:        name + "-" + suffix(),
-				Namespace:   namespace,
-				Labels:      requested.Labels,
-				Annotations: requested.Annotations,
-			},
-			Spec: *requested.Spec.DeepCopy(),
-		}
-		imp.Spec.TargetImage = name
-		target := requester.Target{
-			Resource:  v1beta1.SchemeGroupVersion.WithResource("imageimports"),
-			Kind:      v1beta1.SchemeGroupVersion.WithKind("ImageImport"),
-			Namespace: namespace,
-			Name:      imp.Name,
-		}
+		imp, target := newImport(namespace, name, requested.Spec)
+		imp.Labels, imp.Annotations = requested.Labels, requested.Annotations
 		var obj runtime.Object
 		if obj, err = r.writer.Create(ctx, r.imports, imp, target, options); err == nil {
 			return obj.(*tagger.ImageImport), nil
@@ -153,6 +139,18 @@ func (r *ImportREST) store(ctx context.Context, name, namespace string, requeste
 		}
 	}
 	return nil, err
+}
+
+// newImport returns an import of an Image by a name that the server makes up, and that as what is written.
+func newImport(namespace, image string, spec tagger.ImageImportSpec) (*tagger.ImageImport, requester.Target) {
+	imp := &tagger.ImageImport{ObjectMeta: metav1.ObjectMeta{Name: image + "-" + suffix(), Namespace: namespace}, Spec: *spec.DeepCopy()}
+	imp.Spec.TargetImage = image
+	return imp, requester.Target{
+		Resource:  v1beta1.SchemeGroupVersion.WithResource("imageimports"),
+		Kind:      v1beta1.SchemeGroupVersion.WithKind("ImageImport"),
+		Namespace: namespace,
+		Name:      imp.Name,
+	}
 }
 
 // aboutImage lets an error about an ImageImport name the Image instead, as the request did: the name of the import was made up

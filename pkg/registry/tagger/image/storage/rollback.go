@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -126,8 +127,9 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 	unchanged := entry.ImageReference == img.Status.HashReferences[0].ImageReference
 	if unchanged {
 		entry = img.Status.HashReferences[0].DeepCopy()
+	} else if err := r.admit(ctx, img, entry); err != nil {
+		return nil, err
 	} else if len(dryRun) == 0 {
-		var err error
 		if entry, err = r.check(ctx, img, entry, began); err != nil {
 			return nil, err
 		}
@@ -154,6 +156,14 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 		}
 	}
 	return &tagger.ImageRollbackStatus{HashReference: entry, Unchanged: unchanged, RefreshSuspended: suspend}, nil
+}
+
+// admit refuses what the requester might not import: who forbids a source means what came from there before, too.
+func (r *RollbackREST) admit(ctx context.Context, img *tagger.Image, entry *tagger.HashReference) error {
+	imp, target := newImport(img.Namespace, img.Name, tagger.ImageImportSpec{
+		From: cmp.Or(entry.From, entry.SourceReference), Insecure: &img.Spec.Insecure, Mirror: new(entry.ImageReference != entry.SourceReference),
+	})
+	return r.writer.Admit(ctx, imp, target)
 }
 
 // check has an entry looked for, as long as the request may take.
