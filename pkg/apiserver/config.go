@@ -21,6 +21,7 @@ import (
 	"tagger.dev/tagger/pkg/distribution"
 	clientset "tagger.dev/tagger/pkg/generated/clientset/versioned"
 	"tagger.dev/tagger/pkg/queue"
+	mirrorreleasestorage "tagger.dev/tagger/pkg/registry/tagger/mirrorrelease/storage"
 )
 
 // ExtraConfig is what the server needs beside the generic server's configuration; every field is required.
@@ -100,8 +101,13 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the loopback client: %w", err)
 	}
+	mirrorReleases, mirrorReleaseStatus, err := mirrorreleasestorage.NewREST(Scheme, c.generic.RESTOptionsGetter, c.extra.Clock)
+	if err != nil {
+		return nil, fmt.Errorf("storage of mirrorreleases: %w", err)
+	}
 	imports, err := queue.New(queue.Config{
 		Client:         client,
+		Releases:       releases{mirrorReleases},
 		Identity:       c.extra.Identity,
 		SoleReplica:    c.extra.SoleReplica,
 		Importer:       c.extra.Importer,
@@ -120,7 +126,7 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the import queue: %w", err)
 	}
-	group, err := c.groupInfo(imports, ctx.Done())
+	group, err := c.groupInfo(imports, mirrorReleases, mirrorReleaseStatus, ctx.Done())
 	if err != nil {
 		return nil, err
 	}

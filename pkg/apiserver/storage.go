@@ -25,7 +25,8 @@ import (
 )
 
 // groupInfo lists every path of the tagger.dev group.
-func (c CompletedConfig) groupInfo(imports *queue.Controller, stopping <-chan struct{}) (*genericapiserver.APIGroupInfo, error) {
+func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mirrorreleasestorage.REST, mirrorReleaseStatus rest.Storage,
+	stopping <-chan struct{}) (*genericapiserver.APIGroupInfo, error) {
 	getter := c.generic.RESTOptionsGetter
 	admit := c.generic.AdmissionControl
 	if admit == nil {
@@ -44,10 +45,6 @@ func (c CompletedConfig) groupInfo(imports *queue.Controller, stopping <-chan st
 		c.extra.Clock)
 	if err != nil {
 		return nil, fmt.Errorf("storage of imageimports: %w", err)
-	}
-	mirrorReleases, mirrorReleaseStatus, err := mirrorreleasestorage.NewREST(Scheme, getter, c.extra.Clock)
-	if err != nil {
-		return nil, fmt.Errorf("storage of mirrorreleases: %w", err)
 	}
 	imageImport := imagestorage.NewImportREST(imageImports, writer, verifier{imports}, stopping)
 	imageRollback := imagestorage.NewRollbackREST(images, writer, rollbacker{imports}, c.extra.Clock)
@@ -105,6 +102,23 @@ func (r releaser) Release(ctx context.Context, image *tagger.Image) {
 		return
 	}
 	r.imports.ReleaseImage(ctx, versioned)
+}
+
+// releases lets the queue, which speaks the served version, write MirrorReleases to their storage.
+type releases struct {
+	storage *mirrorreleasestorage.REST
+}
+
+// Request implements queue.Releases.
+func (r releases) Request(ctx context.Context, release *v1beta1.MirrorRelease) (_ *v1beta1.MirrorRelease, created bool, err error) {
+	internal, stored := &tagger.MirrorRelease{}, &v1beta1.MirrorRelease{}
+	if err := Scheme.Convert(release, internal, nil); err != nil {
+		return nil, false, err
+	}
+	if internal, created, err = r.storage.Request(ctx, internal); err != nil {
+		return nil, false, err
+	}
+	return stored, created, Scheme.Convert(internal, stored, nil)
 }
 
 // addImports has the queue run as long as the server does: from when the API answers until the server is asked to stop, when

@@ -50,9 +50,19 @@ type Mirrors interface {
 	Repository(ctx context.Context, namespace, image string) (importer.Destination, string, error)
 }
 
+// Releases writes down what the mirror need not keep any more.
+type Releases interface {
+	// Request stores a MirrorRelease or, where there is one of that name, its times in that one, whose status it clears. It returns
+	// what is stored then, and whether it was not before. Errors are API errors.
+	Request(ctx context.Context, release *v1beta1.MirrorRelease) (stored *v1beta1.MirrorRelease, created bool, err error)
+}
+
 // Config is what a Controller needs; every field is required.
 type Config struct {
 	Client clientset.Interface
+	// Releases is apart from Client, since no deletion may depend on what admission says of a release, and none is to be forgotten
+	// because the server stops.
+	Releases Releases
 	// Identity names this process in the claims of imports. No other process has it, nor had it before.
 	Identity string
 	// SoleReplica says that no other process runs imports: a claim of somebody else is that of a predecessor that has ended,

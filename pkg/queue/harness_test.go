@@ -93,9 +93,8 @@ func (c *cluster) serve(client *fake.Clientset) {
 		}), nil
 	})
 	client.PrependReactor("create", "imageimports", c.createImport)
-	client.PrependReactor("create", "mirrorreleases", c.createRelease)
 	client.PrependReactor("update", "*", c.updateStatus)
-	client.PrependReactor("update", "mirrorreleases", c.updateRelease)
+	client.PrependReactor("update", "mirrorreleases", c.updateReleaseStatus)
 	client.PrependReactor("delete", "*", c.delete)
 }
 
@@ -152,26 +151,31 @@ func (c *cluster) updateStatus(action clienttesting.Action) (bool, runtime.Objec
 	return true, found, c.store(found)
 }
 
-func (c *cluster) createRelease(action clienttesting.Action) (bool, runtime.Object, error) {
-	release := action.(clienttesting.CreateAction).GetObject().(*v1beta1.MirrorRelease).DeepCopy()
+// Request implements Releases.
+func (c *cluster) Request(_ context.Context, release *v1beta1.MirrorRelease) (*v1beta1.MirrorRelease, bool, error) {
+	release = release.DeepCopy()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.before != nil {
 		if err := c.before(releasesGVR.Resource, release); err != nil {
-			return true, nil, err
+			return nil, false, err
 		}
 	}
-	if _, err := c.client.Tracker().Get(releasesGVR, "", release.Name); err == nil {
-		return true, nil, apierrors.NewAlreadyExists(v1beta1.Resource("mirrorreleases"), release.Name)
+	release.Spec = throughJSON(release.Spec)
+	found, err := c.client.Tracker().Get(releasesGVR, "", release.Name)
+	if err != nil {
+		c.releases++
+		release.UID = types.UID("uid-release-" + strconv.Itoa(c.releases))
+		err := c.store(release)
+		return release.DeepCopy(), true, err
 	}
-	c.releases++
-	release.UID = types.UID("uid-release-" + strconv.Itoa(c.releases))
-	release.Spec, release.Status = throughJSON(release.Spec), v1beta1.MirrorReleaseStatus{}
-	return true, release, c.store(release)
+	stored := found.(*v1beta1.MirrorRelease)
+	stored.Spec, stored.Status = release.Spec, v1beta1.MirrorReleaseStatus{}
+	err = c.store(stored)
+	return stored.DeepCopy(), false, err
 }
 
-// updateRelease writes the spec of a release, which has the status forgotten, or the status alone.
-func (c *cluster) updateRelease(action clienttesting.Action) (bool, runtime.Object, error) {
+func (c *cluster) updateReleaseStatus(action clienttesting.Action) (bool, runtime.Object, error) {
 	update := action.(clienttesting.UpdateAction)
 	release := update.GetObject().(*v1beta1.MirrorRelease)
 	c.mu.Lock()
@@ -181,14 +185,10 @@ func (c *cluster) updateRelease(action clienttesting.Action) (bool, runtime.Obje
 		return true, nil, err
 	}
 	stored := found.(*v1beta1.MirrorRelease)
-	if stored.UID != release.UID || stored.ResourceVersion != release.ResourceVersion {
+	if stored.UID != release.UID || stored.ResourceVersion != release.ResourceVersion || update.GetSubresource() != "status" {
 		return true, nil, apierrors.NewConflict(releasesGVR.GroupResource(), release.Name, errors.New("the object has been modified"))
 	}
-	if update.GetSubresource() == "status" {
-		stored.Status = throughJSON(release.Status)
-	} else {
-		stored.Spec, stored.Status = throughJSON(release.Spec), v1beta1.MirrorReleaseStatus{}
-	}
+	stored.Status = throughJSON(release.Status)
 	return true, stored, c.store(stored)
 }
 
@@ -379,7 +379,7 @@ func (c *cluster) idle(options ...func(*Config)) *Controller {
 	c.Helper()
 	c.replicas++
 	config := Config{
-		Client: c.client, Identity: "replica-" + strconv.Itoa(c.replicas), Importer: c.source, Mirrors: c.mirror, Clock: c.clock,
+		Client: c.client, Releases: c, Identity: "replica-" + strconv.Itoa(c.replicas), Importer: c.source, Mirrors: c.mirror, Clock: c.clock,
 		Keychains: func(string) importer.Keychain { return nil },
 		Workers:   1, PerHost: 10, PerNamespace: 10, AttemptTimeout: time.Minute, DrainTimeout: time.Minute,
 		ReleaseDelay: 7 * 24 * time.Hour, Running: c.podsRun,

@@ -101,28 +101,14 @@ func (c *Controller) requestRelease(ctx context.Context, namespace, image string
 	ctx, cancel := context.WithTimeout(ctx, writeDownTimeout)
 	defer cancel()
 	now := c.Clock.Now()
-	wanted := &v1beta1.MirrorRelease{
-		ObjectMeta: metav1.ObjectMeta{Name: releaseName(namespace, image, references)},
-		Spec: v1beta1.MirrorReleaseSpec{
-			Namespace: namespace, Image: image, ImageReferences: references,
-			RequestedAt: metav1.NewMicroTime(now), DueTime: metav1.NewTime(now.Add(c.ReleaseDelay)),
-		},
-	}
-	releases := c.Client.TaggerV1beta1().MirrorReleases()
 	err := persist(ctx, func() (err error) {
-		made, err = releases.Create(ctx, wanted, metav1.CreateOptions{})
-		if !apierrors.IsAlreadyExists(err) {
-			created = err == nil
-			return err
-		}
-		stored, err := releases.Get(ctx, wanted.Name, metav1.GetOptions{})
-		if err == nil {
-			stored.Spec.RequestedAt, stored.Spec.DueTime = wanted.Spec.RequestedAt, wanted.Spec.DueTime
-			made, err = releases.Update(ctx, stored, metav1.UpdateOptions{})
-		}
-		if apierrors.IsNotFound(err) { // it was done just now
-			return apierrors.NewConflict(v1beta1.Resource("mirrorreleases"), wanted.Name, err)
-		}
+		made, created, err = c.Releases.Request(ctx, &v1beta1.MirrorRelease{
+			ObjectMeta: metav1.ObjectMeta{Name: releaseName(namespace, image, references)},
+			Spec: v1beta1.MirrorReleaseSpec{
+				Namespace: namespace, Image: image, ImageReferences: references,
+				RequestedAt: metav1.NewMicroTime(now), DueTime: metav1.NewTime(now.Add(c.ReleaseDelay)),
+			},
+		})
 		return err
 	})
 	if err != nil {

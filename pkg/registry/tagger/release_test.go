@@ -15,6 +15,8 @@ import (
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
@@ -170,5 +172,39 @@ func TestDeletedImageIsReleased(t *testing.T) {
 				t.Errorf("%d Images are left, want %d", left, tt.left)
 			}
 		})
+	}
+}
+
+// TestRequestRelease asks twice for the same, as the deletion of an Image does, in whose namespace the request is.
+func TestRequestRelease(t *testing.T) {
+	t.Parallel()
+	no := func(context.Context, admission.Attributes) error { return errors.New("a webhook does not answer") }
+	s := newStores(t, setup{admission: plugin{admit: no, validate: no}})
+	ctx := as(t, alice, "delete", "images", "myapp")
+	first, created, err := s.releases.Request(ctx, validRelease())
+	if err != nil || !created || first.UID == "" {
+		t.Fatalf("made %v: %v, %v", created, first, err)
+	}
+	failed := first.DeepCopy()
+	failed.Status.Failures = 3
+	if _, _, err := s.releaseStatus.Update(request.WithNamespace(ctx, ""), failed.Name, rest.DefaultUpdatedObjectInfo(failed), nil, nil, false,
+		&metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+
+	later := validRelease()
+	later.Spec.DueTime = metav1.NewTime(time.Unix(60, 0))
+	later.Spec.RequestedAt = metav1.NewMicroTime(time.Unix(50, 0))
+	second, created, err := s.releases.Request(ctx, later)
+	if err != nil || created || second.UID != first.UID {
+		t.Fatalf("made again %v: %v, %v", created, second, err)
+	}
+	if diff := cmp.Diff(later.Spec, second.Spec); diff != "" || second.Status.Failures != 0 || second.ResourceVersion == first.ResourceVersion {
+		t.Errorf("asked for again it is %+v (-want +got):\n%s", second, diff)
+	}
+	malformed := validRelease()
+	malformed.Name, malformed.Spec.ImageReferences = "malformed", nil
+	if _, _, err := s.releases.Request(ctx, malformed); !apierrors.IsInvalid(err) {
+		t.Errorf("one without references: %v, want invalid", err)
 	}
 }

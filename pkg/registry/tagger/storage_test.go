@@ -90,8 +90,10 @@ type stores struct {
 	imports      *imageimportstorage.REST
 	importStatus *taggerrest.Status
 	releases     *mirrorreleasestorage.REST
-	writer       *requester.Writer
-	prefix       string // in etcd
+	// releaseStatus is that of a MirrorRelease.
+	releaseStatus *taggerrest.Status
+	writer        *requester.Writer
+	prefix        string // in etcd
 	// released are the digests of Images whose deletion the mirror was told of, once each.
 	released *released
 }
@@ -155,7 +157,7 @@ func newStores(t *testing.T, with setup) *stores {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.images.Destroy)
-	if s.releases, _, err = mirrorreleasestorage.NewREST(scheme, getter, clock.RealClock{}); err != nil {
+	if s.releases, s.releaseStatus, err = mirrorreleasestorage.NewREST(scheme, getter, clock.RealClock{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.releases.Destroy)
