@@ -4,6 +4,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,10 @@ const (
 	// memberName is part of the data on disk.
 	memberName = "tagger"
 
+	// minReclaimBytes is how much a defragmentation has to give back at least, unless
+	// EtcdConfig says otherwise.
+	minReclaimBytes = 128 << 20
+
 	// A single member waits for one election timeout before it leads, which is
 	// most of a start with etcd's defaults. It is elected by its own vote and
 	// nobody can depose it, so that a loaded machine does no harm here.
@@ -52,6 +57,9 @@ type EtcdConfig struct {
 	// QuotaBytes bounds the database; DefaultEtcdQuotaBytes when zero. A
 	// database that has reached it only answers reads and deletes.
 	QuotaBytes int64
+	// MinReclaimBytes is how much Defragment has to give back to the disk at least
+	// to do anything; 128 MiB when zero.
+	MinReclaimBytes int64
 }
 
 // Etcd is a running etcd of one member, reachable through a socket that only
@@ -62,6 +70,7 @@ type EtcdConfig struct {
 // directory, since it reports ordinary things, such as a stop, as errors.
 type Etcd struct {
 	server    *embed.Etcd
+	reclaim   int64 // see EtcdConfig.MinReclaimBytes
 	lock      *fileutil.LockedFile
 	log       *lumberjack.Logger
 	socket    string
@@ -87,8 +96,9 @@ func StartEtcd(ctx context.Context, config EtcdConfig) (*Etcd, error) {
 		return nil, fmt.Errorf("starting etcd in %s: %w", dir, err)
 	}
 	e := &Etcd{
-		lock: lock,
-		log:  &lumberjack.Logger{Filename: filepath.Join(dir, "etcd.log"), MaxSize: maxLogMegabytes, MaxBackups: 1},
+		reclaim: cmp.Or(config.MinReclaimBytes, minReclaimBytes),
+		lock:    lock,
+		log:     &lumberjack.Logger{Filename: filepath.Join(dir, "etcd.log"), MaxSize: maxLogMegabytes, MaxBackups: 1},
 	}
 	if err := e.start(ctx, dir, config.QuotaBytes); err != nil {
 		e.Close()
@@ -145,6 +155,7 @@ func (e *Etcd) serverConfig(dir string, quotaBytes int64) *embed.Config {
 	if quotaBytes != 0 {
 		cfg.QuotaBackendBytes = quotaBytes
 	}
+	cfg.BootstrapDefragThresholdMegabytes = uint(e.reclaim >> 20)
 
 	client := url.URL{Scheme: "unix", Path: e.socket}
 	cfg.ListenClientUrls = []url.URL{client}
@@ -193,6 +204,21 @@ func (e *Etcd) Check(ctx context.Context) error {
 		return fmt.Errorf("etcd does not answer: %w", err)
 	}
 	return nil
+}
+
+// Defragment gives back to the disk what the database does not use any more,
+// where that is half of it at least, and returns how many bytes those were.
+// Requests wait meanwhile: about a second for each 100 MB that are in use.
+func (e *Etcd) Defragment() (freed int64, err error) {
+	backend := e.server.Server.Backend()
+	before := backend.Size()
+	if before-backend.SizeInUse() < max(e.reclaim, before/2) {
+		return 0, nil
+	}
+	if err := backend.Defrag(); err != nil {
+		return 0, fmt.Errorf("defragmenting etcd: %w", err)
+	}
+	return before - backend.Size(), nil
 }
 
 // Close stops etcd, once. Requests under way, watches included, get about five

@@ -6,6 +6,7 @@ package embedded
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -214,6 +215,59 @@ func TestEtcdReportsFullQuota(t *testing.T) {
 			t.Errorf("Check: got %v, want one that names the alarm", err)
 		}
 	})
+}
+
+// TestEtcdDefragments fills a database, deletes all, and looks at how large it is.
+func TestEtcdDefragments(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		reclaim int64
+		want    bool
+	}{
+		{name: "enough", reclaim: 1 << 20, want: true},
+		{name: "too little", reclaim: 1 << 30},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			e := startEtcd(t, EtcdConfig{Dir: tempDir(t), MinReclaimBytes: tt.reclaim})
+			defer e.Close()
+			withClient(t, e, func(ctx context.Context, client *clientv3.Client) {
+				for i := range 64 {
+					if _, err := client.Put(ctx, fmt.Sprint("key-", i), strings.Repeat("x", 64<<10)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				deleted, err := client.Delete(ctx, "key-", clientv3.WithPrefix())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := client.Compact(ctx, deleted.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+					t.Fatal(err)
+				}
+				// What is free is known some commits later.
+				if err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+					if _, err := client.Put(ctx, "kept", "value"); err != nil {
+						return false, err
+					}
+					status, err := client.Status(ctx, e.Endpoint())
+					return err == nil && status.DbSizeInUse < 1<<20, err
+				}); err != nil {
+					t.Fatal(err)
+				}
+				freed, err := e.Defragment()
+				if err != nil || freed > 3<<20 != tt.want {
+					t.Errorf("freed %d bytes: %v", freed, err)
+				}
+				if got, err := client.Get(ctx, "kept"); err != nil || len(got.Kvs) != 1 {
+					t.Errorf("what was kept: %v, %v", got, err)
+				}
+				if again, err := e.Defragment(); err != nil || again != 0 {
+					t.Errorf("freed %d bytes more: %v", again, err)
+				}
+			})
+		})
+	}
 }
 
 func TestEtcdStartObeysContext(t *testing.T) {

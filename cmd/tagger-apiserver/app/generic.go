@@ -53,7 +53,7 @@ func (o *Options) openDataDir(ctx context.Context, p *process, namespaces *names
 	if err := store.Collect(ctx); err != nil { // what a process that was killed has left
 		return nil, nil, nil, err
 	}
-	p.atEnd(collecting(ctx, store))
+	p.atEnd(hourly(ctx, "Could not collect garbage in the image store", store.Collect))
 	if len(o.Etcd.StorageConfig.Transport.ServerList) > 0 {
 		return dir, store, nil, nil
 	}
@@ -62,22 +62,26 @@ func (o *Options) openDataDir(ctx context.Context, p *process, namespaces *names
 		return nil, nil, nil, err
 	}
 	p.atEnd(etcd.Close)
+	p.atEnd(hourly(ctx, "Could not shrink the database", func(ctx context.Context) error {
+		freed, err := etcd.Defragment()
+		if freed > 0 {
+			klog.FromContext(ctx).Info("The database was defragmented", "freedBytes", freed)
+		}
+		return err
+	}))
 	return dir, store, etcd, nil
 }
 
-// collectInterval is how often the image store drops what no tag and no import under way holds.
-const collectInterval = time.Hour
-
-// collecting has the image store collect now and then until stop is called.
-func collecting(ctx context.Context, store *embedded.Store) (stop func()) {
+// hourly does something about every hour until stop is called, and logs an error as failure.
+func hourly(ctx context.Context, failure string, do func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var group sync.WaitGroup
 	group.Go(func() {
 		wait.JitterUntilWithContext(ctx, func(ctx context.Context) {
-			if err := store.Collect(ctx); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "Could not collect garbage in the image store")
+			if err := do(ctx); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, failure)
 			}
-		}, collectInterval, 0.1, true)
+		}, time.Hour, 0.1, true)
 	})
 	return func() {
 		cancel()
