@@ -12,6 +12,7 @@ import (
 	"math"
 	"time"
 
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -186,9 +187,29 @@ func (c *Controller) refresh(ctx context.Context, image *v1beta1.Image) (time.Du
 		return refreshTaken, nil
 	}
 	if err != nil { // also where a policy calls it invalid; where the Image is gone it is not tried again
-		return 0, fmt.Errorf("creating %s: %w", imp.Name, err)
+		return 0, errors.Join(fmt.Errorf("creating %s: %w", imp.Name, err), c.sayRefused(ctx, image, err))
 	}
 	klog.FromContext(ctx).V(2).Info("Created a refresh", "imageImport", klog.KObj(imp))
 	refreshesTotal.Inc()
 	return 0, nil
+}
+
+// sayRefused has an Image say that its refresh is refused by a quota, a policy or a webhook, which its owner may mend.
+func (c *Controller) sayRefused(ctx context.Context, image *v1beta1.Image, refusal error) error {
+	var status apierrors.APIStatus
+	if !apierrors.IsForbidden(refusal) && !apierrors.IsInvalid(refusal) || !errors.As(refusal, &status) {
+		return nil
+	}
+	image = image.DeepCopy()
+	before := image.DeepCopy()
+	c.setCondition(&image.Status.Conditions, image.Generation, metav1.ConditionFalse, v1beta1.ReasonBlocked,
+		"the cluster refuses the refresh, which is tried again: "+status.Status().Message)
+	if apiequality.Semantic.DeepEqual(before.Status.Conditions, image.Status.Conditions) {
+		return nil
+	}
+	_, err := c.Client.TaggerV1beta1().Images(image.Namespace).UpdateStatus(ctx, image, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) { // said the next time
+		return nil
+	}
+	return client(err)
 }

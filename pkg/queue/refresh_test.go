@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -45,6 +46,11 @@ func later(uid types.UID, interval time.Duration) time.Duration {
 func (c *cluster) refreshes(image string) []*v1beta1.ImageImport {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.refreshesLocked(image)
+}
+
+// refreshesLocked is refreshes; mu is held.
+func (c *cluster) refreshesLocked(image string) []*v1beta1.ImageImport {
 	var created []*v1beta1.ImageImport
 	for _, imp := range c.created {
 		if imp.Spec.TargetImage == image {
@@ -445,31 +451,61 @@ func TestRefreshIsNotCreated(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		err  error
+		// said is what the Image says of it.
+		said string
 	}{
 		{name: "the storage cannot be reached", err: apierrors.NewServiceUnavailable("down")},
-		{name: "the quota is used up", err: apierrors.NewForbidden(resource, "app-refresh-0", errors.New("no"))},
-		{name: "a policy calls it invalid, and is changed", err: apierrors.NewInvalid(v1beta1.Kind("ImageImport"), "app-refresh-0", nil)},
+		{
+			name: "the quota is used up", err: apierrors.NewForbidden(resource, "app-refresh-0", errors.New("exceeded quota")),
+			said: `imageimports.tagger.dev "app-refresh-0" is forbidden: exceeded quota`,
+		},
+		{
+			name: "a policy calls it invalid, and is changed", err: apierrors.NewInvalid(v1beta1.Kind("ImageImport"), "app-refresh-0", nil),
+			said: `ImageImport.tagger.dev "app-refresh-0" is invalid`,
+		},
 		{name: "a conflict", err: apierrors.NewConflict(resource, "app-refresh-0", errors.New("no"))},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCluster(t)
 			c.put(scheduled("app"))
-			failed := false
+			failed := 0
 			c.client.PrependReactor("create", "imageimports", func(action clienttesting.Action) (bool, runtime.Object, error) {
 				imp := action.(clienttesting.CreateAction).GetObject().(*v1beta1.ImageImport)
-				if imp.Spec.TargetImage != "app" || failed {
+				if imp.Spec.TargetImage != "app" || failed == 3 {
 					return false, nil, nil
 				}
-				failed = true
+				failed++
 				return true, nil, tc.err
+			})
+			said := map[string]bool{}
+			c.beforeWrite(func(_ string, obj metav1.Object) error {
+				if image, ok := obj.(*v1beta1.Image); ok && image.Name == "app" && len(c.refreshesLocked("app")) == 0 {
+					condition := meta.FindStatusCondition(image.Status.Conditions, v1beta1.ConditionImported)
+					if condition.Reason != v1beta1.ReasonBlocked || said[condition.Message] {
+						t.Errorf("said again: %v", condition)
+					}
+					said[condition.Message] = true
+				}
+				return nil
 			})
 			c.run()
 			c.settle()
 			c.clock.Step(2 * interval)
 			c.advance(time.Second, "it is not tried again", func() bool { return len(c.refreshes("app")) > 0 })
 			c.settle()
-			if got := len(c.refreshes("app")); got != 1 || !failed {
+			if got := len(c.refreshes("app")); got != 1 || failed != 3 {
 				t.Errorf("refreshed %d times, want once", got)
+			}
+			c.beforeWrite(nil)
+			want := map[string]bool{}
+			if tc.said != "" {
+				want["the cluster refuses the refresh, which is tried again: "+tc.said] = true
+			}
+			if diff := cmp.Diff(want, said); diff != "" {
+				t.Errorf("what the Image says (-want +got):\n%s", diff)
+			}
+			if got := meta.FindStatusCondition(c.image("app").Status.Conditions, v1beta1.ConditionImported); got.Status != metav1.ConditionTrue {
+				t.Errorf("after the refresh the Image says %v", got)
 			}
 		})
 	}

@@ -34,7 +34,8 @@ const (
 	ReasonTimeout = "Timeout"
 	// ReasonTLS: the source's certificate does not verify, or it speaks no TLS.
 	ReasonTLS = "TLS"
-	// ReasonBlocked: the server may not reach that source, or may not import that much. Not tried again.
+	// ReasonBlocked: the server may not reach that source, or may not import that much: not tried again. Of an Image also: the cluster
+	// refuses its refresh, by a quota or a policy, which is tried again.
 	ReasonBlocked = "Blocked"
 	// ReasonInvalid: what was asked for cannot be done. Not tried again.
 	ReasonInvalid = "Invalid"
