@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,27 +18,38 @@ import (
 
 // TestRefusals says which values are refused, and by which words.
 func TestRefusals(t *testing.T) {
+	none := `imageStore: {enabled: false}, etcd: {mode: bundled}` // none has an image store
+	given := func(cert, key string) string { return `cert: ` + strconv.Quote(cert) + `, key: ` + strconv.Quote(key) }
 	for _, test := range []struct{ name, values, want string }{
-		{"several servers with embedded etcd", `{replicas: 2, imageStore: {enabled: false}}`, "'/etcd/mode': value must be one of 'bundled', 'external'"},
-		{"several servers with an image store", `{replicas: 2, etcd: {mode: bundled}}`, "'/imageStore/enabled': value must be false"},
+		{"several servers", `{replicas: 3}`, "replicas: 3 servers need an etcd that they share, and etcd.mode is embedded. Set etcd.mode=bundled or etcd.mode=external, or replicas=1.\n" +
+			"replicas: 3 servers cannot share an image store. Set imageStore.enabled=false, and"},
+		{"several servers with embedded etcd", `{replicas: 2, imageStore: {enabled: false}}`, "replicas: 2 servers need an etcd that they share"},
+		{"several servers with an image store", `{replicas: 2, etcd: {mode: bundled}}`, "replicas: 2 servers cannot share an image store"},
 		{"no server", `{replicas: 0}`, "'/replicas': minimum"},
-		{"embedded etcd without the volume of the image store", `{imageStore: {enabled: false}}`, "'/imageStore/enabled': value must be true"},
-		{"external etcd without servers", `{etcd: {mode: external}}`, "'/etcd/external/servers': minItems"},
+		{"embedded etcd without the volume of the image store", `{imageStore: {enabled: false}}`, "imageStore.enabled: is false, and the embedded etcd needs the volume of the image store. Set etcd.mode=bundled"},
+		{"external etcd without servers", `{etcd: {mode: external}}`, "etcd.external.servers: is empty, and etcd.mode is external. Name the servers"},
 		{"an etcd server that is no URL", `{etcd: {mode: external, external: {servers: [etcd.example.com]}}}`, "'/etcd/external/servers/0': 'etcd.example.com' does not match pattern"},
 		{"another mode", `{etcd: {mode: shared}}`, "'/etcd/mode': value must be one of 'embedded', 'bundled', 'external'"},
-		{"key without cert", `{key: SECRET PRIVATE KEY}`, "'/cert': minLength"},
-		{"cert without key", `{cert: CERTIFICATE}`, "'/key': minLength"},
-		{"a cert that is none", `{cert: mine, key: SECRET PRIVATE KEY}`, "cert: is not a certificate in PEM"},
-		{"a key that is none", `{cert: CERTIFICATE, key: SECRET}`, "key: is not a private key in PEM"},
-		{"a CA that is none", `{cert: CERTIFICATE, key: SECRET PRIVATE KEY, certificate: {ca: mine}}`, "certificate.ca: is not a certificate in PEM"},
-		{"a Secret without its CA", `{certificate: {secret: mine}}`, "'/certificate/ca': minLength"},
-		{"two sources of certificates", `{certificate: {secret: mine, ca: CERTIFICATE, certManager: {enabled: true}}}`, "The serving certificate has one source"},
-		{"a load balancer for nothing", `{replicas: 2, etcd: {mode: bundled}, imageStore: {enabled: false}, loadBalancer: true}`, "'/loadBalancer': value must be false"},
-		{"an ingress for nothing", `{replicas: 2, etcd: {mode: bundled}, imageStore: {enabled: false}, registry: {ingress: {enabled: true, host: a.example.com}}}`, "'/registry/ingress/enabled': value must be false"},
-		{"an ingress without host", `{registry: {ingress: {enabled: true}}}`, "'/registry/ingress/host': minLength"},
+		{"key without cert", `{` + given("", key) + `}`, "cert: is empty, and key is set. Give both, by --set-file"},
+		{"cert without key", `{` + given(leaf, "") + `}`, "key: is empty, and cert is set. Give both, by --set-file"},
+		{"cert and key the wrong way round", `{` + given(key, leaf) + `}`, "cert and key: are swapped. Give the certificate as cert"},
+		{"a key beside the certificate", `{` + given(leaf+key, key) + `}`, "cert: has a private key in it. Give a file with nothing but certificates"},
+		{"a key beside the CA", `{` + given(leaf, key) + `, certificate: {ca: ` + strconv.Quote(key) + `}}`, "certificate.ca: has a private key in it"},
+		{"a cert that is none", `{` + given("tls.crt", key) + `}`, "cert: is not a certificate in PEM. Give the content of such a file, by --set-file cert=FILE"},
+		{"a cert in one line", `{` + given(strings.ReplaceAll(leaf, "\n", " "), key) + `}`, "cert: is not a certificate in PEM"},
+		{"a key that is none", `{` + given(leaf, "SECRET") + `}`, "key: is not a private key in PEM"},
+		{"a key with a passphrase", `{` + given(leaf, strings.ReplaceAll(key, "PRIVATE", "ENCRYPTED PRIVATE")) + `}`, "key: is not a private key in PEM without a passphrase"},
+		{"a CA that is none", `{` + given(leaf, key) + `, certificate: {ca: mine}}`, "certificate.ca: is not a certificate in PEM"},
+		{"a Secret without its CA", `{certificate: {secret: mine}}`, "certificate.ca: is empty, and certificate.secret is set. Give the authority"},
+		{"two sources of certificates", `{certificate: {secret: mine, ca: ` + strconv.Quote(authority) + `, certManager: {enabled: true}}}`, "the serving certificate has one source. Set either"},
+		{"a load balancer for nothing", `{` + none + `, loadBalancer: true}`, "loadBalancer: is set, and there is no registry port where imageStore.enabled is false. Leave loadBalancer out"},
+		{"a port of the nodes for nothing", `{` + none + `, registry: {service: {type: NodePort}}}`, "registry.service.type: is set, and there is no registry port"},
+		{"a name for nothing", `{` + none + `, registry: {externalHost: a.example.com}}`, "registry.externalHost: is set, and there is no registry port"},
+		{"an ingress for nothing", `{` + none + `, registry: {ingress: {enabled: true, host: a.example.com}}}`, "registry.ingress.enabled: is set, and there is no registry port"},
+		{"an ingress without host", `{registry: {ingress: {enabled: true}}}`, "registry.ingress.host: is empty, and registry.ingress.enabled is true. Set"},
 		{"an external host with a scheme", `{registry: {externalHost: "https://a.example.com"}}`, "'/registry/externalHost': 'https://a.example.com' does not match pattern"},
 		{"an external host that is a name without its port", `{registry: {externalHost: registry}}`, "'/registry/externalHost'"},
-		{"a ServiceMonitor without metrics", `{metrics: {serviceMonitor: {enabled: true}}}`, "'/metrics/enabled': value must be true"},
+		{"a ServiceMonitor without metrics", `{metrics: {serviceMonitor: {enabled: true}}}`, "metrics.serviceMonitor.enabled: there are no metrics to read. Set metrics.enabled=true"},
 		{"a quota in another unit", `{etcd: {bundled: {quota: 2000M}}}`, "'/etcd/bundled/quota'"},
 		{"a duration without unit", `{imports: {drainTimeout: 10}}`, "'/imports/drainTimeout': got number, want string"},
 		{"a source with a path", `{sources: {allowedRegistries: [example.com/a]}}`, "'/sources/allowedRegistries/0'"},

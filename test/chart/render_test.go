@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -34,8 +35,23 @@ const (
 	namespace = "tagger"
 )
 
-// Settings that more than one test looks at.
+// Certificates and a key in PEM. The server can read the authority; of the others the chart sees the form.
 const (
+	authority = "-----BEGIN CERTIFICATE-----\n" +
+		"MIIBNDCB56ADAgECAhRvyebuFzbICsvKxqb+JSFGqUD0qTAFBgMrZXAwDzENMAsG\n" +
+		"A1UEAwwEdGVzdDAgFw0yNjExMjcwOTQ3NDVaGA8yMTI2MTEwMzA5NDc0NVowDzEN\n" +
+		"MAsGA1UEAwwEdGVzdDAqMAUGAytlcAMhACvVDpKJsKdbm878ZTQuYkuAkGSacsDK\n" +
+		"sczHvqZ/acSbo1MwUTAdBgNVHQ4EFgQUs4zgU12PZ6/Gt1rL81ZIixKOPPgwHwYD\n" +
+		"VR0jBBgwFoAUs4zgU12PZ6/Gt1rL81ZIixKOPPgwDwYDVR0TAQH/BAUwAwEB/zAF\n" +
+		"BgMrZXADQQCnOvhHPgRCOZ/QvQGW7KDO5n+yZLm3i/oLulNTDRkVZcCVx333xM7U\n" +
+		"M05N63+DO2Le5O00rCsgamrBK7SakCoD\n" +
+		"-----END CERTIFICATE-----\n"
+	leaf = "-----BEGIN CERTIFICATE-----\nbGVhZg==\n-----END CERTIFICATE-----\n"
+	key  = "-----BEGIN PRIVATE KEY-----\nSECRET==\n-----END PRIVATE KEY-----\n"
+)
+
+// Settings that more than one test looks at.
+var (
 	several = `{replicas: 3, etcd: {mode: bundled}, imageStore: {enabled: false}}`
 	// everything sets as much as can be set at once.
 	everything = `
@@ -53,7 +69,7 @@ topologySpreadConstraints:
 sources:
   allowedRegistries: ["*.example.com", "registry.example.org:*"]
   blockedRegistries: [bad.example.com]
-  certificateAuthorities: {"registry.example.com:5000": CERTIFICATE, other.example.com: CERTIFICATE}
+  certificateAuthorities: {"registry.example.com:5000": ` + strconv.Quote(authority) + `, other.example.com: ` + strconv.Quote(authority) + `}
 serviceAccount: {annotations: {a: b}}
 podAnnotations: {a: b}
 podLabels: {a: b}
@@ -66,8 +82,8 @@ extraVolumeMounts: [{name: extra, mountPath: /extra}]
 	// alone sets what only one server can have.
 	alone = `
 loadBalancer: true
-cert: CERTIFICATE
-key: PRIVATE KEY
+cert: ` + strconv.Quote(leaf) + `
+key: ` + strconv.Quote(key) + `
 registry:
   externalHost: images.example.com
   service: {annotations: {a: b}, loadBalancerSourceRanges: [192.0.2.0/24], externalTrafficPolicy: Local, nodePort: 30500}

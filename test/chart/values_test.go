@@ -5,8 +5,11 @@ package chart
 
 import (
 	"bytes"
+	"encoding/base64"
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -36,6 +39,7 @@ type valueTest struct {
 }
 
 func TestValues(t *testing.T) {
+	base64Of := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 	tests := []valueTest{{
 		name: "default",
 		want: map[string]string{
@@ -205,24 +209,24 @@ etcd:
 		args: []string{"--registry-external-host=images.example.com"},
 	}, {
 		name:   "a certificate of one's own",
-		values: `{cert: CERTIFICATE leaf, key: PRIVATE KEY, certificate: {ca: CERTIFICATE authority}}`,
+		values: `{cert: ` + strconv.Quote(leaf) + `, key: ` + strconv.Quote(key) + `, certificate: {ca: ` + strconv.Quote(authority) + `}}`,
 		more:   []string{"Secret/certs"},
 		want: map[string]string{
-			"Secret/certs {.type} {.data}":                        `kubernetes.io/tls {"ca.crt":"Q0VSVElGSUNBVEUgYXV0aG9yaXR5","tls.crt":"Q0VSVElGSUNBVEUgbGVhZg==","tls.key":"UFJJVkFURSBLRVk="}`,
-			"APIService/v1beta1.tagger.dev {.spec.caBundle}":      "Q0VSVElGSUNBVEUgYXV0aG9yaXR5",
+			"Secret/certs {.type} {.data}":                        fmt.Sprintf(`kubernetes.io/tls {"ca.crt":%q,"tls.crt":%q,"tls.key":%q}`, base64Of(authority), base64Of(leaf), base64Of(key)),
+			"APIService/v1beta1.tagger.dev {.spec.caBundle}":      base64Of(authority),
 			server + " " + pod + ".volumes[0].secret.secretName}": "certs",
 		},
 		args: []string{"--tls-cert-file=/certificate/tls.crt", "--tls-private-key-file=/certificate/tls.key"},
 	}, {
 		name:   "a certificate that signed itself",
-		values: `{cert: CERTIFICATE leaf, key: PRIVATE KEY}`,
+		values: `{cert: ` + strconv.Quote(leaf) + `, key: ` + strconv.Quote(key) + `}`,
 		more:   []string{"Secret/certs"},
-		want:   map[string]string{"APIService/v1beta1.tagger.dev {.spec.caBundle}": "Q0VSVElGSUNBVEUgbGVhZg=="},
+		want:   map[string]string{"APIService/v1beta1.tagger.dev {.spec.caBundle}": base64Of(leaf)},
 	}, {
 		name:   "a certificate in a Secret",
-		values: `{certificate: {secret: mine, ca: CERTIFICATE authority}}`,
+		values: `{certificate: {secret: mine, ca: ` + strconv.Quote(authority) + `}}`,
 		want: map[string]string{
-			"APIService/v1beta1.tagger.dev {.spec.caBundle}":      "Q0VSVElGSUNBVEUgYXV0aG9yaXR5",
+			"APIService/v1beta1.tagger.dev {.spec.caBundle}":      base64Of(authority),
 			server + " " + pod + ".volumes[0].secret.secretName}": "mine",
 		},
 		args: []string{"--tls-cert-file=/certificate/tls.crt"},
@@ -273,12 +277,12 @@ sources:
   maxImageSize: 20Gi
   blobStreams: 8
   blobStreamsPerHost: 4
-  certificateAuthorities: {"registry.example.com:5000": "CERTIFICATE"}
+  certificateAuthorities: {"registry.example.com:5000": ` + strconv.Quote(authority) + `}
 imports: {concurrent: 8, concurrentPerHost: 2, attemptTimeout: 10m, drainTimeout: 1m30s, mirrorReleaseDelay: 24h}
 `,
 		more: []string{"ConfigMap/tagger-source-certificates"},
 		want: map[string]string{
-			"ConfigMap/tagger-source-certificates {.data}":      `{"registry.example.com_5000.crt":"CERTIFICATE"}`,
+			"ConfigMap/tagger-source-certificates {.data}":      fmt.Sprintf(`{"registry.example.com_5000.crt":%q}`, authority),
 			server + " " + pod + ".volumes[0].configMap.items}": `[{"key":"registry.example.com_5000.crt","path":"registry.example.com:5000/ca.crt"}]`,
 		},
 		args: []string{

@@ -1,21 +1,9 @@
 {{/* Where the serving certificate comes from: server, values, secret or cert-manager. */}}
 {{- define "tagger.certificate.source" -}}
-{{- $sources := list }}
-{{- if .Values.cert }}{{ $sources = append $sources "values" }}{{ end }}
-{{- if .Values.certificate.secret }}{{ $sources = append $sources "secret" }}{{ end }}
-{{- if .Values.certificate.certManager.enabled }}{{ $sources = append $sources "cert-manager" }}{{ end }}
-{{- if gt (len $sources) 1 }}
-{{- fail "\n\nThe serving certificate has one source: set either cert and key, or certificate.secret, or certificate.certManager.enabled, or none of them." }}
-{{- end }}
-{{- range $name, $pem := dict "cert" .Values.cert "certificate.ca" .Values.certificate.ca }}
-{{- if and $pem (not (contains "CERTIFICATE" $pem)) }}
-{{- fail (printf "\n\n%s: is not a certificate in PEM. Give its content by --set-file %s=FILE." $name $name) }}
-{{- end }}
-{{- end }}
-{{- if and .Values.key (not (contains "PRIVATE KEY" .Values.key)) }}
-{{- fail "\n\nkey: is not a private key in PEM. Give its content by --set-file key=FILE." }}
-{{- end }}
-{{- first (append $sources "server") }}
+{{- if .Values.cert }}values
+{{- else if .Values.certificate.secret }}secret
+{{- else if .Values.certificate.certManager.enabled }}cert-manager
+{{- else }}server{{ end }}
 {{- end }}
 
 {{/* The Secret with the serving certificate, as tls.crt and tls.key; empty where the server makes it. */}}

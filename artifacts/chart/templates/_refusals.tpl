@@ -1,0 +1,90 @@
+{{/*
+What is refused: for each value that does not go with the others, or that the server would not start with, a line that names it and
+says what to set. The form of each value is for values.schema.json, which comes first and speaks to those who know schemas. Neither
+certificates nor keys are repeated.
+*/}}
+{{- define "tagger.refusals" -}}
+{{- include "tagger.refusals.servers" . }}
+{{- include "tagger.refusals.registry" . }}
+{{- include "tagger.refusals.certificate" . }}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
+metrics.serviceMonitor.enabled: there are no metrics to read. Set metrics.enabled=true too.
+{{- end }}
+{{- end }}
+
+{{- define "tagger.refusals.servers" -}}
+{{- $embedded := eq .Values.etcd.mode "embedded" }}
+{{- if gt (int .Values.replicas) 1 }}
+{{- if $embedded }}
+replicas: {{ int .Values.replicas }} servers need an etcd that they share, and etcd.mode is embedded. Set etcd.mode=bundled or etcd.mode=external, or replicas=1.
+{{- end }}
+{{- if .Values.imageStore.enabled }}
+replicas: {{ int .Values.replicas }} servers cannot share an image store. Set imageStore.enabled=false, and name a registry in the Secret mirror-registry-config once it is installed; or set replicas=1.
+{{- end }}
+{{- else if and $embedded (not .Values.imageStore.enabled) }}
+imageStore.enabled: is false, and the embedded etcd needs the volume of the image store. Set etcd.mode=bundled or etcd.mode=external, or imageStore.enabled=true.
+{{- end }}
+{{- if and (eq .Values.etcd.mode "external") (not .Values.etcd.external.servers) }}
+etcd.external.servers: is empty, and etcd.mode is external. Name the servers, such as https://etcd-0.example.com:2379, or set another etcd.mode.
+{{- end }}
+{{- end }}
+
+{{- define "tagger.refusals.registry" -}}
+{{- $registry := .Values.registry }}
+{{- if not .Values.imageStore.enabled }}
+{{- range $name, $set := dict "loadBalancer" .Values.loadBalancer "registry.externalHost" $registry.externalHost "registry.ingress.enabled" $registry.ingress.enabled "registry.service.type" (ne $registry.service.type "ClusterIP") }}
+{{- if $set }}
+{{ $name }}: is set, and there is no registry port where imageStore.enabled is false. Leave {{ $name }} out, or set imageStore.enabled=true, which one server alone can have.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and $registry.ingress.enabled (not $registry.ingress.host) }}
+registry.ingress.host: is empty, and registry.ingress.enabled is true. Set the name by which nodes and people reach the registry port.
+{{- end }}
+{{- end }}
+
+{{- define "tagger.refusals.certificate" -}}
+{{- $certificate := .Values.certificate }}
+{{- $cert := .Values.cert | default "" }}
+{{- $key := .Values.key | default "" }}
+{{- $ca := $certificate.ca | default "" }}
+{{- $sources := list }}
+{{- if or $cert $key }}{{ $sources = append $sources "values" }}{{ end }}
+{{- if $certificate.secret }}{{ $sources = append $sources "secret" }}{{ end }}
+{{- if $certificate.certManager.enabled }}{{ $sources = append $sources "cert-manager" }}{{ end }}
+{{- if gt (len $sources) 1 }}
+cert, key, certificate: the serving certificate has one source. Set either cert and key, or certificate.secret, or certificate.certManager.enabled, or none of them.
+{{- end }}
+{{- if and $certificate.secret (not $ca) }}
+certificate.ca: is empty, and certificate.secret is set. Give the authority that signed the certificate, which kube-apiserver has to trust, by --set-file certificate.ca=ca.crt.
+{{- end }}
+{{- if and $cert (not $key) }}
+key: is empty, and cert is set. Give both, by --set-file cert=tls.crt --set-file key=tls.key, or neither.
+{{- end }}
+{{- if and $key (not $cert) }}
+cert: is empty, and key is set. Give both, by --set-file cert=tls.crt --set-file key=tls.key, or neither.
+{{- end }}
+{{- if and (contains "PRIVATE KEY-----" $cert) (include "tagger.isCertificate" $key) }}
+cert and key: are swapped. Give the certificate as cert and its private key as key: --set-file cert=tls.crt --set-file key=tls.key.
+{{- else }}
+{{- range $name, $pem := dict "cert" $cert "certificate.ca" $ca }}
+{{- if contains "PRIVATE KEY-----" $pem }}
+{{ $name }}: has a private key in it. Give a file with nothing but certificates, by --set-file {{ $name }}=FILE.
+{{- else if and $pem (not (include "tagger.isCertificate" $pem)) }}
+{{ $name }}: is not a certificate in PEM. Give the content of such a file, by --set-file {{ $name }}=FILE.
+{{- end }}
+{{- end }}
+{{- if and $key (not (include "tagger.isPEM" (dict "type" "((RSA|EC) )?PRIVATE KEY" "text" $key))) }}
+key: is not a private key in PEM without a passphrase. Give the content of such a file, by --set-file key=FILE.
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "tagger.isCertificate" -}}
+{{ include "tagger.isPEM" (dict "type" "CERTIFICATE" "text" .) }}
+{{- end }}
+
+{{/* Whether a text has a block in PEM as Go reads it; empty where not. Of a dictionary with text and type, a regular expression. */}}
+{{- define "tagger.isPEM" -}}
+{{- if regexMatch (printf `(?m)^-----BEGIN %s-----[ \t\r]*\n[A-Za-z0-9+/=\s]+\n-----END %s-----` .type .type) .text }}true{{ end }}
+{{- end }}
