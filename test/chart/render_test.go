@@ -56,7 +56,13 @@ var (
 	// everything sets as much as can be set at once.
 	everything = `
 replicas: 3
-etcd: {mode: bundled, bundled: {certificates: certManager, tolerations: [{operator: Exists}], nodeSelector: {a: b}}}
+etcd:
+  mode: bundled
+  bundled:
+    certificates: certManager
+    defragmentation: {schedule: "*/15,40 1-5 ? JAN-mar,12 mon"}
+    tolerations: [{operator: Exists}]
+    nodeSelector: {a: b}
 imageStore: {enabled: false}
 imagePullSecrets: [{name: login}]
 certificate: {certManager: {enabled: true}}

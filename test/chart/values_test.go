@@ -81,6 +81,12 @@ func TestValues(t *testing.T) {
 			server + " " + container + ".image}": "a/b@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 		},
 	}, {
+		name:   "an image with all that its name can have",
+		values: `{image: "Registry.example.com:5000/a/b-c__d.e/f:V1.2_x@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}`,
+		want: map[string]string{
+			server + " " + container + ".image}": "Registry.example.com:5000/a/b-c__d.e/f:V1.2_x@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+		},
+	}, {
 		name:   "several servers on a bundled etcd",
 		values: several,
 		more: []string{

@@ -7,6 +7,7 @@ certificates nor keys are repeated.
 {{- include "tagger.refusals.servers" . }}
 {{- include "tagger.refusals.registry" . }}
 {{- include "tagger.refusals.certificate" . }}
+{{- include "tagger.refusals.forms" . }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
 metrics.serviceMonitor.enabled: there are no metrics to read. Set metrics.enabled=true too.
 {{- end }}
@@ -27,6 +28,20 @@ imageStore.enabled: is false, and the embedded etcd needs the volume of the imag
 {{- if and (eq .Values.etcd.mode "external") (not .Values.etcd.external.servers) }}
 etcd.external.servers: is empty, and etcd.mode is external. Name the servers, such as https://etcd-0.example.com:2379, or set another etcd.mode.
 {{- end }}
+{{- if ne .Values.etcd.mode "external" }}
+{{- range $name, $value := pick .Values.etcd.external "servers" "secret" }}
+{{- if $value }}
+etcd.external.{{ $name }}: is set, and etcd.mode is {{ $.Values.etcd.mode }}. Set etcd.mode=external, or leave etcd.external.{{ $name }} out.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.persistence.existingClaim }}
+{{- if not .Values.imageStore.enabled }}
+persistence.existingClaim: is set, and servers have no volume where imageStore.enabled is false. Leave persistence.existingClaim out.
+{{- else if not .Values.persistence.enabled }}
+persistence.existingClaim: is set, and persistence.enabled is false. Set persistence.enabled=true, so that the claim is used, or leave persistence.existingClaim out.
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "tagger.refusals.registry" -}}
@@ -40,6 +55,25 @@ etcd.external.servers: is empty, and etcd.mode is external. Name the servers, su
 {{- end }}
 {{- if and $registry.ingress.enabled (not $registry.ingress.host) }}
 registry.ingress.host: is empty, and registry.ingress.enabled is true. Set the name by which nodes and people reach the registry port.
+{{- end }}
+{{- $service := $registry.service }}
+{{- $type := include "tagger.registry.serviceType" . | default "ClusterIP" }}
+{{- if and .Values.loadBalancer (eq $service.type "NodePort") }}
+loadBalancer: is true, and registry.service.type is NodePort. Set one of them: loadBalancer=true is the same as registry.service.type=LoadBalancer.
+{{- end }}
+{{- if eq $type "ClusterIP" }}
+{{- range $name, $value := pick $service "nodePort" "annotations" "externalTrafficPolicy" }}
+{{- if $value }}
+registry.service.{{ $name }}: is set, and registry.service.type is ClusterIP, which adds no Service. Set registry.service.type=NodePort or registry.service.type=LoadBalancer, or leave registry.service.{{ $name }} out.
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if ne $type "LoadBalancer" }}
+{{- range $name, $value := pick $service "loadBalancerClass" "loadBalancerSourceRanges" }}
+{{- if $value }}
+registry.service.{{ $name }}: is set, and registry.service.type is {{ $type }}. Set registry.service.type=LoadBalancer, or leave registry.service.{{ $name }} out.
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -87,4 +121,35 @@ key: is not a private key in PEM without a passphrase. Give the content of such 
 {{/* Whether a text has a block in PEM as Go reads it; empty where not. Of a dictionary with text and type, a regular expression. */}}
 {{- define "tagger.isPEM" -}}
 {{- if regexMatch (printf `(?m)^-----BEGIN %s-----[ \t\r]*\n[A-Za-z0-9+/=\s]+\n-----END %s-----` .type .type) .text }}true{{ end }}
+{{- end }}
+
+{{/* Values whose form is easier said in a sentence than by the pattern that they do not match. */}}
+{{- define "tagger.refusals.forms" -}}
+{{- range $name, $image := dict "image" .Values.image "etcd.bundled.image" .Values.etcd.bundled.image }}
+{{- if not (regexMatch (include "tagger.pattern.image" $) $image) }}
+{{ $name }}: {{ quote $image }} is not the name of an image. Write HOST/REPOSITORY:TAG or HOST/REPOSITORY@sha256:DIGEST, without a scheme, the repository in lower case.
+{{- end }}
+{{- end }}
+{{- with .Values.etcd.bundled.defragmentation }}
+{{- if and .enabled (not (regexMatch (include "tagger.pattern.schedule" $) .schedule)) }}
+etcd.bundled.defragmentation.schedule: {{ quote .schedule }} is not a schedule of cron. Write minute, hour, day of the month, month and day of the week, such as "17 3 * * *", or set etcd.bundled.defragmentation.enabled=false.
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The name of an image, as container runtimes read it: a host with a port or without, a repository, a tag and a digest. */}}
+{{- define "tagger.pattern.image" -}}
+{{- $host := `([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]+)?` }}
+{{- $part := `[a-z0-9]+((\.|__?|-+)[a-z0-9]+)*` }}
+{{- printf `^(%s/)?%s(/%s)*(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))?$` $host $part $part }}
+{{- end }}
+
+{{/* A schedule, as CronJobs have it. */}}
+{{- define "tagger.pattern.schedule" -}}
+{{- $fields := list }}
+{{- range list `0?[0-9]|[1-5][0-9]` `[01]?[0-9]|2[0-3]` `0?[1-9]|[12][0-9]|3[01]` `0?[1-9]|1[0-2]|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec` `0?[0-6]|sun|mon|tue|wed|thu|fri|sat` }}
+{{- $part := printf `([*?]|(%s)(-(%s))?)(/[1-9][0-9]*)?` . . }}
+{{- $fields = append $fields (printf `%s(,%s)*` $part $part) }}
+{{- end }}
+{{- printf `^(\s*(?i:%s)\s*|@(yearly|annually|monthly|weekly|daily|midnight|hourly)|@every ([0-9]+(\.[0-9]+)?[hms])+)$` (join `\s+` $fields) }}
 {{- end }}
