@@ -6,6 +6,8 @@ package chart
 import (
 	"errors"
 	"flag"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -98,12 +100,13 @@ func TestFlags(t *testing.T) {
 		for name, values := range settings {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				for name, pod := range helm.render(t, values).pods(t) {
+				all := helm.render(t, values)
+				for name, pod := range all.pods(t) {
 					args := pod.Spec.Containers[0].Args
 					var err error
 					switch name {
-					case "StatefulSet/tagger", "Deployment/tagger":
-						_, err = serverOptions(t, pod)
+					case server, deployment:
+						_, err = all.serverOptions(t, name)
 					case "StatefulSet/tagger-etcd":
 						flags := flag.NewFlagSet("etcd", flag.ContinueOnError)
 						embed.NewConfig().AddFlags(flags)
@@ -125,7 +128,7 @@ func TestDefaults(t *testing.T) {
 		own := app.NewOptions()
 		own.Complete(func(string) bool { return false })
 		own.DataDir, own.BindAddress = "/data/tagger", own.BindAddress.To4()
-		given, err := serverOptions(t, helm.render(t, "").pods(t)["StatefulSet/tagger"])
+		given, err := helm.render(t, "").serverOptions(t, server)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,13 +146,14 @@ func TestDefaults(t *testing.T) {
 	})
 }
 
-// serverOptions reads the flags as the server does.
-func serverOptions(t *testing.T, pod corev1.PodTemplateSpec) (*app.Options, error) {
+// serverOptions reads the flags as the server does that a workload starts, with the certificates of sources that are mounted there.
+func (o objects) serverOptions(t *testing.T, workload string) (*app.Options, error) {
 	t.Helper()
+	pod := o.pods(t)[workload]
 	args := slices.Clone(pod.Spec.Containers[0].Args)
 	for i, arg := range args {
 		if flag, _, _ := strings.Cut(arg, "="); flag == "--registry-certs-dir" {
-			args[i] = flag + "=" + t.TempDir() // is read at once
+			args[i] = flag + "=" + o.mounted(t, pod, "source-certificates")
 		}
 	}
 	options := app.NewOptions()
@@ -162,4 +166,23 @@ func serverOptions(t *testing.T, pod corev1.PodTemplateSpec) (*app.Options, erro
 	}
 	options.Complete(flags.Changed)
 	return options, errors.Join(options.Validate()...)
+}
+
+// mounted returns a directory with what a volume of a Pod has of a ConfigMap.
+func (o objects) mounted(t *testing.T, pod corev1.PodTemplateSpec, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, volume := range pod.Spec.Volumes {
+		if volume.Name != name {
+			continue
+		}
+		data := get[*corev1.ConfigMap](t, o, "ConfigMap/"+volume.ConfigMap.Name).Data
+		for _, item := range volume.ConfigMap.Items {
+			file := filepath.Join(dir, item.Path)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(data[item.Key]), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return dir
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/yaml"
+
+	"tagger.dev/tagger/pkg/importer"
 )
 
 // TestRefusals says which values are refused, and by which words.
@@ -35,7 +37,7 @@ func TestRefusals(t *testing.T) {
 		{"cert and key the wrong way round", `{` + given(key, leaf) + `}`, "cert and key: are swapped. Give the certificate as cert"},
 		{"a key beside the certificate", `{` + given(leaf+key, key) + `}`, "cert: has a private key in it. Give a file with nothing but certificates"},
 		{"a key beside the CA", `{` + given(leaf, key) + `, certificate: {ca: ` + strconv.Quote(key) + `}}`, "certificate.ca: has a private key in it"},
-		{"a cert that is none", `{` + given("tls.crt", key) + `}`, "cert: is not a certificate in PEM. Give the content of such a file, by --set-file cert=FILE"},
+		{"a cert that is none", `{` + given("tls.crt", key) + `}`, "cert: is not a certificate in PEM. Give the content of such a file, by --set-file 'cert=FILE'"},
 		{"a cert in one line", `{` + given(strings.ReplaceAll(leaf, "\n", " "), key) + `}`, "cert: is not a certificate in PEM"},
 		{"a key that is none", `{` + given(leaf, "SECRET") + `}`, "key: is not a private key in PEM"},
 		{"a key with a passphrase", `{` + given(leaf, strings.ReplaceAll(key, "PRIVATE", "ENCRYPTED PRIVATE")) + `}`, "key: is not a private key in PEM without a passphrase"},
@@ -72,6 +74,11 @@ func TestRefusals(t *testing.T) {
 		{"a quota in another unit", `{etcd: {bundled: {quota: 2000M}}}`, "'/etcd/bundled/quota'"},
 		{"a duration without unit", `{imports: {drainTimeout: 10}}`, "'/imports/drainTimeout': got number, want string"},
 		{"a source with a path", `{sources: {allowedRegistries: [example.com/a]}}`, "'/sources/allowedRegistries/0'"},
+		{"the authority of a host without its port", `{sources: {certificateAuthorities: {registry: ` + strconv.Quote(authority) + `}}}`, `sources.certificateAuthorities: "registry" needs its port, or it would read as a repository of docker.io. Write registry:443`},
+		{"the authority of a URL", `{sources: {certificateAuthorities: {"https://a.example.com": ` + strconv.Quote(authority) + `}}}`, `sources.certificateAuthorities: "https://a.example.com" is not a host. Write HOST or HOST:PORT`},
+		{"an authority that is none", `{sources: {certificateAuthorities: {"a.example.com:5000": ca.crt}}}`, `sources.certificateAuthorities.a\.example\.com:5000: is not a certificate in PEM. Give the content of such a file, by --set-file 'sources.certificateAuthorities.a\.example\.com:5000=FILE'`},
+		{"an empty authority", `{sources: {certificateAuthorities: {a.example.com: ""}}}`, `sources.certificateAuthorities.a\.example\.com: is not a certificate in PEM`},
+		{"a key for an authority", `{sources: {certificateAuthorities: {a.example.com: ` + strconv.Quote(key) + `}}}`, `sources.certificateAuthorities.a\.example\.com: has a private key in it`},
 		{"a flag that is none", `{extraArgs: [v=4]}`, "'/extraArgs/0'"},
 		{"an unknown value", `{replicaCount: 3}`, "additional properties 'replicaCount' not allowed"},
 		{"an unknown value below", `{etcd: {bundled: {replicas: 5}}}`, "'/etcd/bundled': additional properties 'replicas' not allowed"},
@@ -95,6 +102,37 @@ func TestRefusals(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSourceHosts has the chart and the server read the same hosts: what one refuses the other must not take.
+func TestSourceHosts(t *testing.T) {
+	each(t, func(t *testing.T, helm helm) {
+		for _, host := range []string{
+			"registry.example.com", "registry.example.com:5000", "Registry.Example.COM", "registry.example.com.", "registry:5000", "registry.:5000",
+			"localhost", "192.0.2.1", "192.0.2.1:5000", "[2001:db8::1]", "[2001:db8::1]:5000", "[::ffff:192.0.2.1]", "a.example.com:65535", "a.example.com:080",
+			"registry", "registry.", "a_b.example.com", "-a.example.com", "a..example.com", "a.example.com:", "a.example.com:0", "a.example.com:65536",
+			"a.example.com:http", "a:1:2", "2001:db8::1", "[2001:db8::1", "[a]", "*.example.com", "a.example.com/b", "a b.example.com", "user@a.example.com",
+		} {
+			t.Run(host, func(t *testing.T) {
+				t.Parallel()
+				_, want := importer.CanonicalHost(host)
+				out, err := helm.run(t, `{sources: {certificateAuthorities: {`+strconv.Quote(host)+`: `+strconv.Quote(authority)+`}}}`, "template", "tagger", chart)
+				if (err == nil) != (want == nil) {
+					t.Fatalf("the server says: %v; the chart says: %v", want, err)
+				}
+				if err != nil {
+					return
+				}
+				all, err := decode(out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := all.serverOptions(t, server); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	})
 }
 
 // TestLint has helm look at the chart as a whole, warnings being errors.

@@ -7,6 +7,7 @@ certificates nor keys are repeated.
 {{- include "tagger.refusals.servers" . }}
 {{- include "tagger.refusals.registry" . }}
 {{- include "tagger.refusals.certificate" . }}
+{{- include "tagger.refusals.sources" . }}
 {{- include "tagger.refusals.forms" . }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
 metrics.serviceMonitor.enabled: there are no metrics to read. Set metrics.enabled=true too.
@@ -102,15 +103,20 @@ cert: is empty, and key is set. Give both, by --set-file cert=tls.crt --set-file
 cert and key: are swapped. Give the certificate as cert and its private key as key: --set-file cert=tls.crt --set-file key=tls.key.
 {{- else }}
 {{- range $name, $pem := dict "cert" $cert "certificate.ca" $ca }}
-{{- if contains "PRIVATE KEY-----" $pem }}
-{{ $name }}: has a private key in it. Give a file with nothing but certificates, by --set-file {{ $name }}=FILE.
-{{- else if and $pem (not (include "tagger.isCertificate" $pem)) }}
-{{ $name }}: is not a certificate in PEM. Give the content of such a file, by --set-file {{ $name }}=FILE.
-{{- end }}
+{{- if $pem }}{{ include "tagger.refusals.pem" (dict "name" $name "pem" $pem) }}{{ end }}
 {{- end }}
 {{- if and $key (not (include "tagger.isPEM" (dict "type" "((RSA|EC) )?PRIVATE KEY" "text" $key))) }}
 key: is not a private key in PEM without a passphrase. Give the content of such a file, by --set-file key=FILE.
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Of a dictionary with the name of a value, as --set-file has it, and pem, which should be certificates. */}}
+{{- define "tagger.refusals.pem" -}}
+{{- if contains "PRIVATE KEY-----" .pem }}
+{{ .name }}: has a private key in it. Give a file with nothing but certificates, by --set-file '{{ .name }}=FILE'.
+{{- else if not (include "tagger.isCertificate" .pem) }}
+{{ .name }}: is not a certificate in PEM. Give the content of such a file, by --set-file '{{ .name }}=FILE'.
 {{- end }}
 {{- end }}
 
@@ -121,6 +127,22 @@ key: is not a private key in PEM without a passphrase. Give the content of such 
 {{/* Whether a text has a block in PEM as Go reads it; empty where not. Of a dictionary with text and type, a regular expression. */}}
 {{- define "tagger.isPEM" -}}
 {{- if regexMatch (printf `(?m)^-----BEGIN %s-----[ \t\r]*\n[A-Za-z0-9+/=\s]+\n-----END %s-----` .type .type) .text }}true{{ end }}
+{{- end }}
+
+{{/* Hosts as the server reads them: pkg/importer, CanonicalHost. */}}
+{{- define "tagger.refusals.sources" -}}
+{{- $label := `[a-z0-9]([a-z0-9-]*[a-z0-9])?` }}
+{{- $name := printf `%s(\.%s)*\.?` $label $label }}
+{{- $port := `:0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])` }}
+{{- $address := `\[([0-9a-f]{0,4}:){2,7}([0-9a-f]{0,4}|[0-9.]+)\]` }}
+{{- range $host, $pem := .Values.sources.certificateAuthorities }}
+{{- if not (regexMatch (printf `^(?i:%s|%s)(%s)?$` $name $address $port) $host) }}
+sources.certificateAuthorities: {{ quote $host }} is not a host. Write HOST or HOST:PORT, without scheme and path, an IPv6 address in brackets.
+{{- else if and (regexMatch (printf `^(?i:%s)\.?$` $label) $host) (ne (lower $host | trimSuffix ".") "localhost") }}
+sources.certificateAuthorities: {{ quote $host }} needs its port, or it would read as a repository of docker.io. Write {{ trimSuffix "." $host }}:443, or the port that it has.
+{{- end }}
+{{- include "tagger.refusals.pem" (dict "name" (printf "sources.certificateAuthorities.%s" (replace "." "\\." $host)) "pem" $pem) }}
+{{- end }}
 {{- end }}
 
 {{/* Values whose form is easier said in a sentence than by the pattern that they do not match. */}}
