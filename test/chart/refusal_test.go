@@ -79,6 +79,8 @@ func TestRefusals(t *testing.T) {
 		{"an authority that is none", `{sources: {certificateAuthorities: {"a.example.com:5000": ca.crt}}}`, `sources.certificateAuthorities.a\.example\.com:5000: is not a certificate in PEM. Give the content of such a file, by --set-file 'sources.certificateAuthorities.a\.example\.com:5000=FILE'`},
 		{"an empty authority", `{sources: {certificateAuthorities: {a.example.com: ""}}}`, `sources.certificateAuthorities.a\.example\.com: is not a certificate in PEM`},
 		{"a key for an authority", `{sources: {certificateAuthorities: {a.example.com: ` + strconv.Quote(key) + `}}}`, `sources.certificateAuthorities.a\.example\.com: has a private key in it`},
+		{"a namespace that is none", `{pullSecrets: {namespaces: ["team-*"]}}`, "'/pullSecrets/namespaces/0'"},
+		{"a namespace twice", `{pullSecrets: {namespaces: [team-a, team-a]}}`, "'/pullSecrets/namespaces': items at 0 and 1 are equal"},
 		{"a flag that is none", `{extraArgs: [v=4]}`, "'/extraArgs/0'"},
 		{"an unknown value", `{replicaCount: 3}`, "additional properties 'replicaCount' not allowed"},
 		{"an unknown value below", `{etcd: {bundled: {replicas: 5}}}`, "'/etcd/bundled': additional properties 'replicas' not allowed"},

@@ -139,7 +139,7 @@ func (h helm) run(t *testing.T, values string, args ...string) ([]byte, error) {
 	return stdout.Bytes(), nil
 }
 
-// objects are those that a release consists of, by Kind/name.
+// objects are those that a release consists of, by Kind/name, or Kind/namespace/name where that is another namespace.
 type objects map[string]runtime.Object
 
 // render returns what the chart makes of values.
@@ -188,7 +188,11 @@ func decode(stream []byte) (objects, error) {
 			}
 			object.GetObjectKind().SetGroupVersionKind(kind)
 		}
-		name := object.GetObjectKind().GroupVersionKind().Kind + "/" + accessor(object).GetName()
+		name := accessor(object).GetName()
+		if in := accessor(object).GetNamespace(); in != "" && in != namespace {
+			name = in + "/" + name
+		}
+		name = object.GetObjectKind().GroupVersionKind().Kind + "/" + name
 		if all[name] != nil {
 			return nil, fmt.Errorf("%s is there twice", name)
 		}

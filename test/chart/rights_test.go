@@ -93,22 +93,35 @@ func applied(t *testing.T) objects {
 	return all
 }
 
-// TestRights compares the rights that the chart grants with those of the manifests, which say why each is needed.
+// TestRights compares the rights that the chart grants with those of the manifests, which say why each is needed, and with what
+// docs/security.md says of values that add one or narrow it.
 func TestRights(t *testing.T) {
 	each(t, func(t *testing.T, helm helm) {
 		metrics := cluster("tagger-metrics", "tagger-metrics", rbacv1.PolicyRule{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}})
 		mirrors := cluster("tagger-namespace-mirrors", "tagger", rbacv1.PolicyRule{
 			APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"mirror-registry-config"}, Verbs: []string{"get"},
 		})
+		list := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"list"}}
+		narrow := map[string]right{"ClusterRole/tagger-pull-secrets": {Rules: []rbacv1.PolicyRule{list}}}
+		for _, in := range []string{"team-a", "team-b"} {
+			narrow["RoleBinding/"+in+"/tagger-pull-secrets"] = right{
+				Namespace: in,
+				Role:      rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "tagger-pull-secrets"},
+				Subjects:  []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "tagger", Namespace: namespace}},
+			}
+		}
 		for name, test := range map[string]struct {
 			values string
 			more   map[string]right
+			// less is what the ClusterRole of Tagger lacks.
+			less []rbacv1.PolicyRule
 		}{
 			"default":    {},
 			"several":    {values: several},
 			"everything": {values: everything, more: metrics},
 			"alone":      {values: alone, more: metrics},
 			"mirrors":    {values: `{allowNamespaceMirrors: true}`, more: mirrors},
+			"narrow":     {values: `{pullSecrets: {namespaces: [team-a, team-b]}}`, more: narrow, less: []rbacv1.PolicyRule{list}},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -117,6 +130,15 @@ func TestRights(t *testing.T) {
 					t.Fatal("the manifests grant nothing")
 				}
 				maps.Copy(want, test.more)
+				own := want["ClusterRole/tagger-apiserver"]
+				for _, rule := range test.less {
+					kept := slices.DeleteFunc(slices.Clone(own.Rules), func(r rbacv1.PolicyRule) bool { return gocmp.Equal(r, rule) })
+					if len(kept) != len(own.Rules)-1 {
+						t.Fatalf("the manifests do not grant %v once", rule)
+					}
+					own.Rules = kept
+				}
+				want["ClusterRole/tagger-apiserver"] = own
 				if diff := gocmp.Diff(want, helm.render(t, test.values).rights()); diff != "" {
 					t.Errorf("not what the manifests grant (-manifests +chart):\n%s", diff)
 				}

@@ -56,7 +56,7 @@ func TestValues(t *testing.T) {
 			server + " " + pod + ".affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerm.topologyKey}": "kubernetes.io/hostname",
 			"Service/tagger {.spec.ports[*].port} {.spec.type}":                               "443 5000 ",
 			"APIService/v1beta1.tagger.dev {.spec.service.name} {.spec.service.namespace}":    "tagger tagger",
-			"RoleBinding/tagger-authentication-reader {.metadata.namespace}":                  "kube-system",
+			"RoleBinding/kube-system/tagger-authentication-reader {.roleRef.name}":            "extension-apiserver-authentication-reader",
 			"Secret/mirror-registry-config {.metadata.annotations.helm\\.sh/resource-policy}": "keep",
 		},
 		args: []string{"--namespace=tagger", "--data-dir=/data/tagger", "--store-reserve=256Mi"},
@@ -303,6 +303,11 @@ imports: {concurrent: 8, concurrentPerHost: 2, attemptTimeout: 10m, drainTimeout
 		values: `{allowNamespaceMirrors: true}`,
 		more:   []string{"ClusterRole/tagger-namespace-mirrors", "ClusterRoleBinding/tagger-namespace-mirrors"},
 		args:   []string{"--allow-namespace-mirrors"},
+	}, {
+		name:   "pull Secrets of some namespaces",
+		values: `{pullSecrets: {namespaces: [team-a, team-b]}}`,
+		more:   []string{"ClusterRole/tagger-pull-secrets", "RoleBinding/team-a/tagger-pull-secrets", "RoleBinding/team-b/tagger-pull-secrets"},
+		want:   map[string]string{"ClusterRole/tagger-apiserver {.rules[?(@.resources[0] == \"secrets\")]}": ""},
 	}, {
 		name:   "metrics",
 		values: `{metrics: {enabled: true}}`,
