@@ -95,6 +95,20 @@ func TestRelease(t *testing.T) {
 		wantText(t, run(t, dir, nil, "./tagger-apiserver", "--version"), "v1.2.3+test")
 		wantText(t, run(t, dir, nil, "./kubectl-image", "--help"), "rollback")
 	})
+	t.Run("documents", func(t *testing.T) {
+		dir := t.TempDir()
+		run(t, dir, nil, "tar", "--extract", "--gzip", "--file", filepath.Join(release, "tagger-docs-v1.2.3_test.tar.gz"))
+		for _, name := range []string{"README.md", "docs/install.md", "artifacts/chart/README.md"} {
+			content, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantText(t, string(content), "From a release")
+			if strings.Contains(strings.ToLower(string(content)), "nothing is published") {
+				t.Errorf("%s says that nothing is published", name)
+			}
+		}
+	})
 	t.Run("README", func(t *testing.T) {
 		readme := files["/README.md"]
 		wantText(t, readme, "# Tagger v1.2.3+test\n", image, "sha256:")
