@@ -208,8 +208,8 @@ func kubectlTables(t *testing.T, kubectl string) {
 		{
 			"ImageImports", []string{"get", "imageimports.tagger"},
 			[][]string{
-				{"NAME", "INSECURE", "MIRROR", "TARGETIMAGE", "IMPORTEDAT", "IMAGEREFERENCE"},
-				{imp.Name, "false", "true", "operator", at, ref.ImageReference},
+				{"NAME", "INSECURE", "MIRROR", "TARGETIMAGE", "IMPORTEDAT", "IMAGEREFERENCE", "STATUS", "AGE"},
+				{imp.Name, "false", "true", "operator", at, ref.ImageReference, "Imported", "*"},
 			},
 		},
 		{

@@ -17,7 +17,8 @@ import (
 	taggerrest "tagger.dev/tagger/pkg/registry/tagger/rest"
 )
 
-// TableConvertor shows ImageImports as kubectl get does: what was asked for and what it brought.
+// TableConvertor shows ImageImports as kubectl get does: what was asked for, what it brought, and how it stands. The columns up to
+// ImageReference are those that there have always been, in their order.
 type TableConvertor struct {
 	// Now is the clock that ages are told by.
 	Now func() time.Time
@@ -30,10 +31,10 @@ var columns = []metav1.TableColumnDefinition{
 	{Name: "TargetImage", Type: "string", Description: "The Image that records the import."},
 	{Name: "ImportedAt", Type: "string", Description: "When the import was recorded; empty until then."},
 	{Name: "ImageReference", Type: "string", Description: "What to run; empty until the import was recorded."},
-	{Name: "Status", Type: "string", Priority: 1, Description: "How the import stands: Pending, InProgress, Imported, Unchanged, or why the last attempt failed."},
+	{Name: "Status", Type: "string", Description: "How the import stands: Pending, InProgress, Imported, Unchanged, or why the last attempt failed."},
 	{Name: "Attempts", Type: "integer", Priority: 1, Description: "How many attempts there were."},
 	{Name: "From", Type: "string", Priority: 1, Description: "Where the image is imported from."},
-	{Name: "Age", Type: "string", Priority: 1, Description: "How long ago the import was asked for."},
+	{Name: "Age", Type: "string", Description: "How long ago the import was asked for."},
 }
 
 // ConvertToTable implements rest.TableConvertor.
