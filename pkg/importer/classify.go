@@ -51,19 +51,16 @@ func recognise(err error, host string) *Error {
 	var dns *net.DNSError
 	var status *errcode.ErrorResponse
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return failure(Timeout, err, "%s did not answer in time", host)
 	case errors.Is(err, context.Canceled):
 		return failure(Unavailable, err, "the import was cancelled")
+	case errors.As(err, &dns):
+		return unresolved(dns, err, host)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return failure(Timeout, err, "%s did not answer in time", host)
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return failure(Unauthorized, err, "%s asks for a user name and a password; add credentials for it", host).wantsCredentials()
 	case errors.As(err, &status):
 		return tokenRefused(err, status)
-	case errors.As(err, &dns):
-		if dns.IsNotFound {
-			return failure(NotFound, err, "%s: no such host; check its spelling", host)
-		}
-		return failure(Unavailable, err, "%s: its name cannot be resolved now", host)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return failure(Unavailable, err, "%s: connection refused", host)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
@@ -72,6 +69,21 @@ func recognise(err error, host string) *Error {
 		return failure(Unavailable, err, "%s closed the connection", host)
 	}
 	return tlsFailure(err, host)
+}
+
+// unresolved is the failure of a name that was not resolved. That there is none is
+// said by NXDOMAIN, or by an answer without addresses; resolvers of clusters say
+// SERVFAIL, or nothing in time, where they do not reach the one that would know.
+func unresolved(dns *net.DNSError, err error, host string) *Error {
+	const remedy = "check its spelling, and the DNS of the server"
+	switch {
+	case dns.IsNotFound:
+		return failure(NotFound, err, "%s: no such host; check its spelling", host)
+	case dns.IsTimeout:
+		return failure(Timeout, err, "%s: its name was not resolved in time; "+remedy, host)
+	default:
+		return failure(Unavailable, err, "%s: its name cannot be resolved now; "+remedy, host)
+	}
 }
 
 // tlsFailure recognises what goes wrong in a TLS handshake.
@@ -84,10 +96,12 @@ func tlsFailure(err error, host string) *Error {
 	switch {
 	case speaksPlainHTTP(err):
 		return failure(TLS, err, "%s does not speak TLS; if plain HTTP is meant, set insecure: true", host).
-			whereRefused("%s does not speak TLS, and insecure sources are not allowed here; ask the administrator", host)
+			whereRefused("%s does not speak TLS, and insecure sources are not allowed here; ask the administrator", host).
+			whereMirrored(`%s does not speak TLS; if plain HTTP is meant, set the key insecure to "true"`, host)
 	case errors.As(err, &authority):
 		return failure(TLS, err, "the certificate of %s is signed by an unknown authority; have the administrator add its CA, or set insecure: true", host).
-			whereRefused("the certificate of %s is signed by an unknown authority; have the administrator add its CA", host)
+			whereRefused("the certificate of %s is signed by an unknown authority; have the administrator add its CA", host).
+			whereMirrored(`the certificate of %s is signed by an unknown authority; put its CA into the key ca, or set the key insecure to "true"`, host)
 	case errors.As(err, &name):
 		return failure(TLS, err, "the certificate of %s is for another name; use the name it was issued for", host)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:

@@ -56,8 +56,11 @@ func MirrorAnswer(resp *http.Response, what, configured string, now time.Time) *
 
 // ofMirror makes an error of a source one of a mirror.
 func ofMirror(e *Error, configured string) *Error {
-	made := *e
-	made.credentials, made.secure = false, ""
+	made, text := *e, e.Err.Error()
+	if e.mirror != "" {
+		text = e.mirror
+	}
+	made.credentials, made.secure, made.mirror = false, "", ""
 	switch e.Kind {
 	case MirrorUnavailable, MirrorUnauthorized:
 		return &made
@@ -67,6 +70,6 @@ func ofMirror(e *Error, configured string) *Error {
 	default:
 		made.Kind = MirrorUnavailable
 	}
-	made.Err = &cause{text: "the mirror failed: " + e.Err.Error() + "; it is configured in " + configured, err: e.Err}
+	made.Err = &cause{text: "the mirror failed: " + text + "; it is configured in " + configured, err: e.Err}
 	return &made
 }

@@ -4,6 +4,7 @@
 package importer
 
 import (
+	"crypto/x509"
 	"errors"
 	"io"
 	"net/http"
@@ -67,6 +68,11 @@ func TestMirrorFailure(t *testing.T) {
 			text: "the mirror failed: mirror.example closed the connection; it is configured in the Secret ns/s"},
 		{err: &url.Error{URL: "https://mirror.example", Err: Guard{}.Control(t.Context(), "", "127.0.0.1:1", nil)}, want: Blocked,
 			text: "the mirror failed: the registry is at a loopback address, which is refused here; ask the administrator or use another registry; it is configured in the Secret ns/s"},
+		{err: &url.Error{URL: "https://mirror.example", Err: http.ErrSchemeMismatch}, want: MirrorUnavailable,
+			text: `the mirror failed: mirror.example does not speak TLS; if plain HTTP is meant, set the key insecure to "true"; it is configured in the Secret ns/s`},
+		{err: &url.Error{URL: "https://mirror.example", Err: x509.UnknownAuthorityError{}}, want: MirrorUnavailable,
+			text: "the mirror failed: the certificate of mirror.example is signed by an unknown authority; " +
+				`put its CA into the key ca, or set the key insecure to "true"; it is configured in the Secret ns/s`},
 		{err: errors.New("SECRET"), want: MirrorUnauthorized},
 		{err: &Error{Kind: MirrorUnauthorized, Err: errors.New("as it is")}, want: MirrorUnauthorized, text: "as it is"},
 	} {

@@ -80,6 +80,9 @@ type Error struct {
 	// secure is the text where insecure sources are refused, so that it does not
 	// advise them; empty where the text never does.
 	secure string
+	// mirror is the text where the host is the mirror's, which is configured
+	// otherwise than a source; empty where the text does for both.
+	mirror string
 }
 
 func (e *Error) Error() string {
@@ -162,6 +165,12 @@ func (e *Error) wantsCredentials() *Error {
 // whereRefused says what the text is where insecure sources are refused.
 func (e *Error) whereRefused(format string, args ...any) *Error {
 	e.secure = strings.Map(printable, fmt.Sprintf(format, args...))
+	return e
+}
+
+// whereMirrored says what the text is where the host is the mirror's.
+func (e *Error) whereMirrored(format string, args ...any) *Error {
+	e.mirror = strings.Map(printable, fmt.Sprintf(format, args...))
 	return e
 }
 

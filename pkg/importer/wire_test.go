@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -192,9 +193,10 @@ func TestClassifyNames(t *testing.T) {
 		want string
 	}{
 		{name: "no such host", err: &net.DNSError{Name: "SECRET", IsNotFound: true}, want: "h: no such host; check its spelling"},
-		{name: "resolver fails", err: &net.DNSError{Name: "SECRET"}, want: "h: its name cannot be resolved now"},
-		{name: "resolver hangs", err: &net.DNSError{Name: "SECRET", IsTimeout: true}, want: "h did not answer in time"},
+		{name: "resolver fails", err: &net.DNSError{Name: "SECRET"}, want: "h: its name cannot be resolved now; check its spelling, and the DNS of the server"},
+		{name: "resolver hangs", err: &net.DNSError{Name: "SECRET", IsTimeout: true}, want: "h: its name was not resolved in time; check its spelling, and the DNS of the server"},
 		{name: "host of the request", err: &url.Error{URL: "https://me:SECRET@cdn/x?sig=SECRET", Err: io.EOF}, want: "cdn closed the connection"},
+		{name: "cancelled while the name is resolved", err: errors.Join(&net.DNSError{Name: "SECRET"}, context.Canceled), want: "the import was cancelled"},
 		{name: "cancelled", err: context.Canceled, want: "the import was cancelled"},
 		{name: "unknown", err: io.ErrNoProgress, want: "the request to h failed"},
 	}

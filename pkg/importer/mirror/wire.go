@@ -128,7 +128,7 @@ func (b *endingBody) Close() error {
 
 func (w *wire) transport(req *http.Request) (*http.Transport, error) {
 	if req.URL.Scheme == "http" && !w.config.Insecure {
-		return nil, unavailable("the mirror leads to plain HTTP; if that is meant, set insecure in %s", w.config.Name)
+		return nil, unavailable(`the mirror leads to plain HTTP; if that is meant, set the key insecure to "true" in %s`, w.config.Name)
 	}
 	if w.options.Proxy == nil {
 		return w.direct, nil
