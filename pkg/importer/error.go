@@ -36,7 +36,8 @@ const (
 	Invalid Kind = "Invalid"
 	// UnsupportedManifest: the reference names what Tagger cannot keep.
 	UnsupportedManifest Kind = "UnsupportedManifest"
-	// MirrorUnavailable: the destination cannot be reached or failed.
+	// MirrorUnavailable: the destination cannot be reached, failed, or is configured
+	// in a way that cannot be.
 	MirrorUnavailable Kind = "MirrorUnavailable"
 	// MirrorUnauthorized: the destination refused access.
 	MirrorUnauthorized Kind = "MirrorUnauthorized"

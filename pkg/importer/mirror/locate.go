@@ -18,7 +18,8 @@ import (
 
 const (
 	// keptFor is how long what was read of the cluster is kept: one import looks
-	// several times, and the next one is to see what changed.
+	// several times, and the next one is to see what changed. What is broken is not
+	// kept, and what ends an import is read anew before.
 	keptFor = time.Second
 	// keptPlaces bounds how much of it is kept.
 	keptPlaces = 256
@@ -83,11 +84,14 @@ func NewLocator(config LocatorConfig) *Locator {
 
 // Repository returns the repository of an Image at the mirror, and the name by
 // which nodes pull from it, without tag or digest. Errors are *importer.Error: of
-// Kind Invalid where no mirror is configured, or where its configuration has to be
-// mended before another attempt can do better; of Kind MirrorUnavailable where it
-// cannot be read.
+// Kind Invalid where no mirror is configured; of Kind MirrorUnavailable where its
+// configuration cannot be read, or has to be mended.
 func (l *Locator) Repository(ctx context.Context, namespace, image string) (importer.Destination, string, error) {
 	config, err := l.find(ctx, namespace)
+	if config == nil && err == nil && l.config.Embedded == nil { // which ends the import
+		l.forget(namespace)
+		config, err = l.find(ctx, namespace)
+	}
 	switch {
 	case err != nil:
 		return nil, "", err
@@ -139,7 +143,7 @@ func (l *Locator) usable(p place) (*Config, error) {
 	}
 	for _, host := range l.config.OwnHosts {
 		if haveCommon(registriesAt(host), registriesAt(p.config.Host)) {
-			return nil, importer.NewError(importer.Invalid, nil, "the mirror cannot be used: %s names this cluster's own registry, which is a front of the mirror", p.config.Name)
+			return nil, importer.NewError(importer.MirrorUnavailable, nil, "the mirror cannot be used: %s names this cluster's own registry, which is a front of the mirror", p.config.Name)
 		}
 	}
 	return p.config, nil
@@ -186,12 +190,14 @@ func (l *Locator) configMap(ctx context.Context) (place, error) {
 
 // read returns what an object says, which may have been read a moment ago.
 func (l *Locator) read(ctx context.Context, resource, namespace, name string, get func() (place, error)) (place, error) {
-	key := resource + "/" + namespace
+	key := keptKey(resource, namespace)
 	if kept, ok := l.kept.Get(key); ok {
 		return kept.(place), nil
 	}
 	p, err := get()
 	switch {
+	case err == nil && p.err != nil:
+		return p, nil
 	case err == nil, apierrors.IsNotFound(err):
 		l.kept.Add(key, p, keptFor)
 		return p, nil
@@ -202,6 +208,15 @@ func (l *Locator) read(ctx context.Context, resource, namespace, name string, ge
 	}
 	return place{}, importer.NewError(importer.MirrorUnavailable, err, "where the mirror is cannot be read now: the API server did not answer for %s/%s in %s", resource, name, namespace)
 }
+
+// forget has all that is said of the mirror of a namespace read anew.
+func (l *Locator) forget(namespace string) {
+	for _, key := range []string{keptKey("secrets", namespace), keptKey("secrets", l.config.Namespace), keptKey("configmaps", hostingNamespace)} {
+		l.kept.Remove(key)
+	}
+}
+
+func keptKey(resource, namespace string) string { return resource + "/" + namespace }
 
 // registry returns the mirror of a configuration, with the connections that it has.
 func (l *Locator) registry(config Config) (*Registry, error) {
@@ -225,6 +240,15 @@ func (l *Locator) registry(config Config) (*Registry, error) {
 // otherwise reads what it shows to anybody, for no import has its credentials.
 // Where the configuration cannot be read it fails as Repository does.
 func (l *Locator) Admit(ctx context.Context, src importer.Source) error {
+	err := l.admit(ctx, src)
+	if importer.KindOf(err) == importer.Blocked { // which ends the import
+		l.forget(l.config.Namespace)
+		err = l.admit(ctx, src)
+	}
+	return err
+}
+
+func (l *Locator) admit(ctx context.Context, src importer.Source) error {
 	places, err := l.shared(ctx)
 	if err != nil {
 		return err

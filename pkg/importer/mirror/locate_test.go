@@ -97,12 +97,12 @@ func TestLocator(t *testing.T) {
 		{name: "an empty one does not", objects: []runtime.Object{secret("ns"), secret("tagger", "address=registry.io")},
 			change: []func(*LocatorConfig){tenants}, want: "registry.io/ns/app"},
 		{name: "another namespace's is not looked at", objects: []runtime.Object{secret("other", "address=mine.example")}, change: []func(*LocatorConfig){tenants}, kind: importer.Invalid},
-		{name: "a broken Secret is not passed over", objects: []runtime.Object{secret("tagger", "address=SECRET"), configMap(hostingOf)}, kind: importer.Invalid, text: "the key address of the Secret tagger/mirror-registry-config"},
+		{name: "a broken Secret is not passed over", objects: []runtime.Object{secret("tagger", "address=SECRET"), configMap(hostingOf)}, kind: importer.MirrorUnavailable, text: "the key address of the Secret tagger/mirror-registry-config"},
 		{name: "nor the namespace's own", objects: []runtime.Object{secret("ns", "address=registry.io", "insecure=SECRET"), secret("tagger", "address=registry.io")},
-			change: []func(*LocatorConfig){tenants}, kind: importer.Invalid, text: "the key insecure of the Secret ns/mirror-registry-config"},
-		{name: "Tagger itself is no mirror", objects: []runtime.Object{secret("tagger", "address=Own.example:443")}, change: []func(*LocatorConfig){own, withStore}, kind: importer.Invalid, text: "this cluster's own registry"},
-		{name: "nor a namespace's own", objects: []runtime.Object{secret("ns", "address=https://own.example")}, change: []func(*LocatorConfig){own, tenants}, kind: importer.Invalid, text: "this cluster's own registry"},
-		{name: "nor a broken ConfigMap", objects: []runtime.Object{configMap("SECRET")}, change: []func(*LocatorConfig){withStore}, kind: importer.Invalid, text: "local-registry-hosting"},
+			change: []func(*LocatorConfig){tenants}, kind: importer.MirrorUnavailable, text: "the key insecure of the Secret ns/mirror-registry-config"},
+		{name: "Tagger itself is no mirror", objects: []runtime.Object{secret("tagger", "address=Own.example:443")}, change: []func(*LocatorConfig){own, withStore}, kind: importer.MirrorUnavailable, text: "this cluster's own registry"},
+		{name: "nor a namespace's own", objects: []runtime.Object{secret("ns", "address=https://own.example")}, change: []func(*LocatorConfig){own, tenants}, kind: importer.MirrorUnavailable, text: "this cluster's own registry"},
+		{name: "nor a broken ConfigMap", objects: []runtime.Object{configMap("SECRET")}, change: []func(*LocatorConfig){withStore}, kind: importer.MirrorUnavailable, text: "local-registry-hosting"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -204,6 +204,57 @@ func TestRotation(t *testing.T) {
 	c.clock.SetTime(c.clock.Now().Add(2 * time.Second))
 	_, _, err = c.Repository(t.Context(), "ns", "app")
 	wantFailure(t, err, importer.Invalid)
+}
+
+// TestMended: what somebody has mended counts at once, also when it was read a
+// moment ago.
+func TestMended(t *testing.T) {
+	t.Parallel()
+	whole, broken := secret("tagger", "address=registry.io"), secret("tagger", "address=registry.io", "insecure=yes")
+	tests := []struct {
+		name          string
+		before, after *corev1.Secret // nil: there is none
+		want          importer.Kind  // before
+	}{
+		{name: "a broken key", before: broken, after: whole, want: importer.MirrorUnavailable},
+		{name: "a Secret that was not there", after: whole, want: importer.Invalid},
+		{name: "a Secret without an address", before: secret("tagger"), after: whole, want: importer.Invalid},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(nil)
+			secrets := c.CoreV1().Secrets("tagger")
+			if tt.before != nil {
+				if _, err := secrets.Create(t.Context(), tt.before, metav1.CreateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _, err := c.Repository(t.Context(), "ns", "app")
+			wantFailure(t, err, tt.want)
+			if err := secrets.Delete(t.Context(), SecretName, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				t.Fatal(err)
+			}
+			if _, err := secrets.Create(t.Context(), tt.after, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, name, err := c.Repository(t.Context(), "ns", "app"); err != nil || name != "registry.io/ns/app" {
+				t.Errorf("got %q, %v", name, err)
+			}
+		})
+	}
+	t.Run("a mirror that is none any more", func(t *testing.T) {
+		t.Parallel()
+		c := newCluster([]runtime.Object{whole})
+		others := source(t, "registry.io/other/app", "ns")
+		wantFailure(t, c.Admit(t.Context(), others), importer.Blocked)
+		if _, err := c.CoreV1().Secrets("tagger").Update(t.Context(), secret("tagger", "address=mirror.example"), metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Admit(t.Context(), others); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func source(t *testing.T, reference, namespace string) importer.Source {

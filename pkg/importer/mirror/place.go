@@ -94,9 +94,10 @@ func secretPlace(secret *corev1.Secret) place {
 	return p
 }
 
-// broken makes an error of what is wrong with a key.
+// broken makes an error of what is wrong with a key. It is tried again: somebody
+// may mend it meanwhile.
 func (c *Config) broken(key, remedy string) error {
-	return importer.NewError(importer.Invalid, nil, "the mirror cannot be used: the key %s of %s %s", key, c.Name, remedy)
+	return importer.NewError(importer.MirrorUnavailable, nil, "the mirror cannot be used: the key %s of %s %s", key, c.Name, remedy)
 }
 
 // trimNewline takes one newline off the end, which most ways to write a Secret by

@@ -79,7 +79,7 @@ func TestSecretPlace(t *testing.T) {
 			t.Parallel()
 			got := secretPlace(secret("tagger", tt.data...))
 			if tt.err != "" {
-				wantFailure(t, got.err, importer.Invalid, fmt.Sprintf("the key %s of %s", tt.err, name))
+				wantFailure(t, got.err, importer.MirrorUnavailable, fmt.Sprintf("the key %s of %s", tt.err, name))
 				return
 			}
 			if got.err != nil {
@@ -121,7 +121,7 @@ func TestHostingPlace(t *testing.T) {
 			t.Parallel()
 			got := hostingPlace(&corev1.ConfigMap{Data: map[string]string{"localRegistryHosting.v1": tt.document}})
 			if tt.err != "" {
-				wantFailure(t, got.err, importer.Invalid, name, tt.err)
+				wantFailure(t, got.err, importer.MirrorUnavailable, name, tt.err)
 				return
 			}
 			if got.err != nil {
@@ -174,7 +174,7 @@ func TestRepositoryNames(t *testing.T) {
 			}
 			got, pull, err := registry.Repository(tt.namespace, tt.image)
 			if tt.pull == "" {
-				wantFailure(t, err, importer.Invalid, "shorten")
+				wantFailure(t, err, importer.MirrorUnavailable, "shorten")
 				return
 			}
 			if err != nil || got.path != tt.path || pull != tt.pull {

@@ -115,17 +115,17 @@ const (
 )
 
 // NewRegistry returns the mirror of a configuration, without asking it anything.
-// An error is an *importer.Error of Kind Invalid.
+// An error is an *importer.Error of Kind MirrorUnavailable.
 func NewRegistry(config Config, options Options) (*Registry, error) {
 	options = options.withDefaults()
 	ref, err := importer.ParseReference(config.Host + "/x")
 	if err != nil {
-		return nil, importer.NewError(importer.Invalid, err, "the mirror cannot be used: the host of %s is not valid", config.Name)
+		return nil, importer.NewError(importer.MirrorUnavailable, err, "the mirror cannot be used: the host of %s is not valid", config.Name)
 	}
 	roots := options.RootCAs
 	if config.CA != "" {
 		if roots, err = withAuthorities(roots, config.CA); err != nil {
-			return nil, importer.NewError(importer.Invalid, err, "the mirror cannot be used: the certificates of this server cannot be read")
+			return nil, importer.NewError(importer.MirrorUnavailable, err, "the mirror cannot be used: the certificates of this server cannot be read")
 		}
 	}
 	r := &Registry{
@@ -175,7 +175,7 @@ func (r *Registry) Close() { r.wire.close() }
 
 // Repository returns the repository of an Image as one import writes to it, and
 // the name by which nodes pull from it, without tag or digest. An error is an
-// *importer.Error of Kind Invalid.
+// *importer.Error of Kind MirrorUnavailable.
 func (r *Registry) Repository(namespace, image string) (*Repository, string, error) {
 	path, pullName, err := r.config.repository(namespace, image)
 	if err != nil {

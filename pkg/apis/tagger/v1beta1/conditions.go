@@ -41,7 +41,7 @@ const (
 	ReasonInvalid = "Invalid"
 	// ReasonUnsupportedManifest: the source names something that is no image Tagger knows. Not tried again.
 	ReasonUnsupportedManifest = "UnsupportedManifest"
-	// ReasonMirrorUnavailable: the mirror could not be reached, or failed.
+	// ReasonMirrorUnavailable: the mirror could not be reached, or failed, or a key of its Secret is wrong.
 	ReasonMirrorUnavailable = "MirrorUnavailable"
 	// ReasonMirrorUnauthorized: the mirror refused the credentials.
 	ReasonMirrorUnauthorized = "MirrorUnauthorized"
