@@ -26,9 +26,8 @@ func ValidateImageRollback(rollback *tagger.ImageRollback) field.ErrorList {
 	if spec.Digest != "" {
 		errs = append(errs, validateDigestPrefix(spec.Digest, path.Child("digest"))...)
 	}
-	if number := spec.Number; number != nil && (*number < 1 || *number > MaxHistoryLimit) {
-		errs = append(errs, field.Invalid(path.Child("number"), *number,
-			fmt.Sprintf("must be between 1, the current entry, and %d, as the history is numbered", MaxHistoryLimit)))
+	if number := spec.Number; number != nil && *number < 1 {
+		errs = append(errs, field.Invalid(path.Child("number"), *number, "must be at least 1, the current entry"))
 	}
 	if spec.Digest != "" && spec.Number != nil {
 		errs = append(errs, field.Forbidden(path.Child("number"), "may not be set beside digest; say in one way which entry is meant"))
