@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corev1listers "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/pager"
 	"k8s.io/klog/v2"
@@ -105,9 +106,9 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 
 // connect returns clients of the Kubernetes that is extended, the second of which knows no types.
 func (o *Options) connect() (kubernetes.Interface, dynamic.Interface, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", o.Core.CoreAPIKubeconfigPath)
+	config, err := o.kubeConfig()
 	if err != nil {
-		return nil, nil, fmt.Errorf("--kubeconfig: %w", err)
+		return nil, nil, err
 	}
 	config.QPS = -1 // what is too much kube-apiserver knows better, by priority and fairness
 	kube, err := kubernetes.NewForConfig(config)
@@ -116,6 +117,22 @@ func (o *Options) connect() (kubernetes.Interface, dynamic.Interface, error) {
 	}
 	objects, err := dynamic.NewForConfig(config)
 	return kube, objects, err
+}
+
+// kubeConfig returns how that Kubernetes is reached: as --kubeconfig says, or else as the Pod does that this runs in.
+func (o *Options) kubeConfig() (*rest.Config, error) {
+	if o.Core.CoreAPIKubeconfigPath == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("this is no Pod of a cluster; give --kubeconfig, or --standalone: %w", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", o.Core.CoreAPIKubeconfigPath)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	return config, nil
 }
 
 // clusterConfig configures the generic API server with the authentication, the authorisation, the admission, and the priority and
