@@ -50,6 +50,8 @@ type follower struct {
 	imp *v1beta1.ImageImport
 	// attempts is how many failed attempts were reported.
 	attempts int
+	// toldEnd: it was said how the import is ended.
+	toldEnd bool
 }
 
 func newFollower(imports taggerv1beta1.ImageImportInterface, imp *v1beta1.ImageImport, display display, clock clock.Clock) *follower {
@@ -139,10 +141,15 @@ func (f *follower) observe(ctx context.Context, until func(*v1beta1.ImageImport)
 	return true, errWatchEnded
 }
 
-// report shows how the import goes, and says what happened since the last time.
+// report shows how the import goes, and says what happened since the last time; at the first failure also how to end what may take
+// a quarter of an hour.
 func (f *follower) report() {
 	f.display.show(f.imp)
 	f.reportAttempts()
+	if f.attempts > 0 && !f.toldEnd {
+		f.display.say("Ctrl-C ends the waiting and not the import; what ends that is: " + end(f.imp))
+		f.toldEnd = true
+	}
 }
 
 // reportAttempts says which attempts failed since the last time.
@@ -157,6 +164,8 @@ func (f *follower) reportAttempts() {
 		if next := status.NextAttemptTime; next != nil && n == len(status.ImportAttempts) {
 			line += fmt.Sprintf(" (%s); the next one begins in %s",
 				imported(f.imp).Reason, duration.HumanDuration(max(0, next.Sub(f.clock.Now()))))
+		} else if !ended(f.imp) { // this was missed, and what is known is of a later one
+			line += "; the next one has begun"
 		}
 		f.display.say(line)
 	}

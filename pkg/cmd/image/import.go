@@ -28,8 +28,9 @@ import (
 )
 
 // handOff is the deadline of the request that starts an import. The server answers two seconds before it at the latest, with
-// the import as far as it came: soon enough to show progress, and with time to spare for the admission of what is created.
-const handOff = 6 * time.Second
+// the import as far as it came: soon enough to show progress, and why the first attempt failed before the second one begins, two
+// seconds later; and with time to spare for the admission of what is created.
+const handOff = 4 * time.Second
 
 // importOptions are the flags of one `kubectl image import`.
 type importOptions struct {
@@ -59,7 +60,7 @@ What is not given is as the Image says. An Image that does not exist is created 
 
 The command follows the import to its end, or to the first attempt that failed for a reason that seldom heals by
 itself: nothing is there, access is refused, or the certificate does not verify. The cluster goes on trying then, up to
-ten times, as it does when the command is interrupted.
+ten times, as it does when the command is interrupted: what ends an import is to delete its ImageImport.
 
 Exit codes: 0 when the image was imported or is unchanged, 1 when that failed, 130 when the command was interrupted.`,
 		Example: `  # Import the image myapp from where its spec says
@@ -260,7 +261,7 @@ func insecureHint(message string) string {
 func followError(ctx context.Context, imp *v1beta1.ImageImport, err error) error {
 	switch {
 	case ctx.Err() != nil:
-		return interruption("the import goes on in the cluster; look at it with: " + lookAt(imp))
+		return interruption("the import goes on in the cluster; look at it with: " + lookAt(imp) + "; end it with: " + end(imp))
 	case errors.Is(err, errGone):
 		return fmt.Errorf("importing %s: %w: %s", imp.Spec.TargetImage, err, imp.Name)
 	default:
@@ -275,4 +276,9 @@ func followError(ctx context.Context, imp *v1beta1.ImageImport, err error) error
 // lookAt is the command that shows an import.
 func lookAt(imp *v1beta1.ImageImport) string {
 	return fmt.Sprintf("kubectl describe imageimport %s --namespace %s", imp.Name, imp.Namespace)
+}
+
+// end is the command that ends an import.
+func end(imp *v1beta1.ImageImport) string {
+	return fmt.Sprintf("kubectl delete imageimport %s --namespace %s", imp.Name, imp.Namespace)
 }

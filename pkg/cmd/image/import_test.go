@@ -52,6 +52,14 @@ func failed(messages ...string) func(*v1beta1.ImageImport) {
 	}
 }
 
+// running adds failed attempts, of which another one follows that runs.
+func running(messages ...string) func(*v1beta1.ImageImport) {
+	return func(imp *v1beta1.ImageImport) {
+		failed(messages...)(imp)
+		imp.Status.NextAttemptTime = nil
+	}
+}
+
 // over ends an import that succeeded, if ok, or failed.
 func over(ok bool) func(*v1beta1.ImageImport) {
 	return func(imp *v1beta1.ImageImport) {
@@ -79,6 +87,7 @@ func TestImport(t *testing.T) {
 	const (
 		success = "image.tagger.dev/myapp imported from quay.io/company/myapp:latest\n  mirror.example/ns/myapp@" + digest + "\n"
 		began   = "importing quay.io/company/myapp:latest by imageimport.tagger.dev/myapp-0a1b2c3d\n"
+		toEnd   = "Ctrl-C ends the waiting and not the import; what ends that is: kubectl delete imageimport myapp-0a1b2c3d --namespace ns\n"
 		notOver = "The cluster goes on trying, ten times in all, until the ImageImport is deleted; look at it with: kubectl describe imageimport myapp-0a1b2c3d --namespace ns\n"
 	)
 	done := anImport(v1beta1.ReasonImported, over(true))
@@ -118,8 +127,18 @@ func TestImport(t *testing.T) {
 				{state: anImport(v1beta1.ReasonImported, failed("no route"), over(true))},
 			},
 			want: result{Stdout: success, Stderr: began +
-				"attempt 1 of 10 failed: no route (Unavailable); the next one begins in 0s\n" +
+				"attempt 1 of 10 failed: no route (Unavailable); the next one begins in 0s\n" + toEnd +
 				"mirroring 3/7 blobs, 12.29MiB/40MiB\n"},
+		},
+		{
+			name:   "an attempt that was missed, and each that fails, and how to end that once",
+			answer: anImport(v1beta1.ReasonInProgress, running("no route")),
+			steps: []step{
+				{state: anImport(v1beta1.ReasonUnavailable, failed("no route", "no route"))},
+				{state: anImport(v1beta1.ReasonImported, failed("no route", "no route"), over(true))},
+			},
+			want: result{Stdout: success, Stderr: began + "attempt 1 of 10 failed: no route; the next one has begun\n" + toEnd +
+				"attempt 2 of 10 failed: no route (Unavailable); the next one begins in 0s\n"},
 		},
 		{
 			name:   "cannot be done",
@@ -154,14 +173,14 @@ func TestImport(t *testing.T) {
 			answer: anImport(v1beta1.ReasonNotFound, failed("no such tag")),
 			steps:  []step{{state: anImport(v1beta1.ReasonImported, failed("no such tag"), over(true))}},
 			want: result{Stdout: success,
-				Stderr: began + "attempt 1 of 10 failed: no such tag (NotFound); the next one begins in 0s\n"},
+				Stderr: began + "attempt 1 of 10 failed: no such tag (NotFound); the next one begins in 0s\n" + toEnd},
 		},
 		{
 			name:   "not found, waited for until the cluster gave up",
 			args:   []string{"--wait=true"},
 			answer: anImport(v1beta1.ReasonNotFound, failed("no such tag")),
 			steps:  []step{{state: anImport(v1beta1.ReasonNotFound, failed("no such tag", "no such repository"), over(false))}},
-			want: result{Code: 1, Stderr: began + "attempt 1 of 10 failed: no such tag (NotFound); the next one begins in 0s\n" +
+			want: result{Code: 1, Stderr: began + "attempt 1 of 10 failed: no such tag (NotFound); the next one begins in 0s\n" + toEnd +
 				"error: importing myapp: no such repository (NotFound, after 2 attempts)\n"},
 		},
 		{
@@ -274,13 +293,13 @@ func TestImportSends(t *testing.T) {
 		{
 			name:  "nothing but the name",
 			want:  `{"targetImage":"myapp"}`,
-			query: url.Values{"timeout": {"6s"}},
+			query: url.Values{"timeout": {"4s"}},
 		},
 		{
 			name:  "all flags",
 			args:  []string{"--from=quay.io/company/myapp:latest", "--mirror", "--insecure-source"},
 			want:  `{"targetImage":"myapp","from":"quay.io/company/myapp:latest","mirror":true,"insecure":true}`,
-			query: url.Values{"timeout": {"6s"}},
+			query: url.Values{"timeout": {"4s"}},
 		},
 		{
 			name:  "false",
@@ -321,7 +340,8 @@ func TestImportIsInterrupted(t *testing.T) {
 	server.start()
 	got := server.run(ctx, clock.RealClock{}, map[string]func(){"importing": interrupt}, "import", "myapp")
 	want := result{Code: 130, Stderr: "importing quay.io/company/myapp:latest by imageimport.tagger.dev/myapp-0a1b2c3d\n" +
-		"interrupted: the import goes on in the cluster; look at it with: kubectl describe imageimport myapp-0a1b2c3d --namespace ns\n"}
+		"interrupted: the import goes on in the cluster; look at it with: kubectl describe imageimport myapp-0a1b2c3d --namespace ns; " +
+		"end it with: kubectl delete imageimport myapp-0a1b2c3d --namespace ns\n"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("unexpected result (-want +got):\n%s", diff)
 	}
