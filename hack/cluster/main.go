@@ -81,15 +81,20 @@ func explain(ctx context.Context, out io.Writer, c *cluster.Cluster, source stri
 		}
 		folders = append(folders, filepath.Dir(path))
 	}
+	from, mirror := net.JoinHostPort(cluster.Address, sourcePort), net.JoinHostPort(cluster.Address, mirrorPort)
 	fmt.Fprintf(out, `
 Type in another shell:
 
   export KUBECONFIG=%s PATH=%s:$PATH
   kubectl get pods --all-namespaces
-  crane copy docker.io/library/nginx:latest %s/library/nginx:latest
-  kubectl image import nginx --from %s/library/nginx:latest --insecure-source --mirror
+  crane push %s %s/library/pause:1
+  kubectl image import pause --from %s/library/pause:1 --insecure-source --mirror
   kubectl get images,imageimports
-  kubectl run nginx --image "$(kubectl get image nginx --output jsonpath='{.status.hashReferences[0].imageReference}')"
+  kubectl run pause --image "$(kubectl get image pause --output jsonpath='{.status.hashReferences[0].imageReference}')"
+
+That needs nothing from outside. An image of a registry that this machine reaches comes there by
+
+  crane copy REFERENCE %s/NAME:TAG
 
 Tagger mirrors to a registry at %s, which is kept in memory.
 
@@ -102,8 +107,8 @@ There is no way out of the cluster, and DNS knows no other names than its own. A
   ctr --address %s --namespace k8s.io image import ARCHIVE
 
 Logs are in %s. Tagger has no volume here: its Images go with its Pod. Ctrl-C ends it all and leaves nothing.
-`, c.Kubeconfig(), strings.Join(folders, ":"), source, net.JoinHostPort(cluster.Address, sourcePort), net.JoinHostPort(cluster.Address, mirrorPort),
-		cluster.Address, strings.Join(c.Command(ctx, "curl", "http://ADDRESS").Args, " "),
+`, c.Kubeconfig(), strings.Join(folders, ":"), c.PauseArchive(), source, from, source, mirror, cluster.Address,
+		strings.Join(c.Command(ctx, "curl", "http://ADDRESS").Args, " "),
 		c.Containerd(), filepath.Join(c.Dir(), "log"))
 	return nil
 }

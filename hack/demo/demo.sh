@@ -112,9 +112,10 @@ start_server() {
 pull() {
 	image=$(kubectl get image hello --output 'jsonpath={.status.hashReferences[0].imageReference}')
 	export SSL_CERT_FILE=${data}/ca.crt
-	printf '\n$ export SSL_CERT_FILE=data/ca.crt\n'
-	run 'kubectl config view --raw --output "jsonpath={.users[0].user.token}" |
-    crane auth login '"${image%%/*}"' --username admin --password-stdin'
+	printf '\n$ %s\n' 'export SSL_CERT_FILE=data/ca.crt DOCKER_CONFIG=docker'
+	# As a token, and not by crane auth login, which warns that it keeps a password unencrypted.
+	run "kubectl config view --raw --output 'go-template=
+    {\"auths\": {\"${image%%/*}\": {\"registrytoken\": \"{{(index .users 0).user.token}}\"}}}' >docker/config.json"
 	run "crane validate --remote ${image}"
 }
 

@@ -172,6 +172,9 @@ func (c *Cluster) HostsDir() string { return filepath.Join(c.dir, "hosts") }
 // Containerd is the path of its socket, on which it serves outside as well. The images of Pods are in its namespace k8s.io.
 func (c *Cluster) Containerd() string { return c.path("containerd.sock") }
 
+// PauseArchive is the path of an archive with the image of a program that does nothing until it is stopped.
+func (c *Cluster) PauseArchive() string { return c.path("pause.tar") }
+
 // Command returns a command that runs inside as the administrator of the cluster.
 func (c *Cluster) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	if c.init != nil {
