@@ -69,8 +69,9 @@ build: kubectl-image ## Build output/bin/tagger-apiserver and output/bin/kubectl
 	$(GOBUILD) -o $(BIN)/tagger-apiserver ./cmd/tagger-apiserver
 
 .PHONY: kubectl-image
-kubectl-image: ## Build the kubectl plugin, output/bin/kubectl-image
+kubectl-image: ## Build the kubectl plugin, output/bin/kubectl-image, which completes arguments by a second name
 	$(GOBUILD) -o $(BIN)/kubectl-image ./cmd/kubectl-image
+	ln -sf kubectl-image $(BIN)/kubectl_complete-image
 
 # hack/build-image.sh reads IMAGE, PLATFORMS and PUSH from the environment, where make puts what it is given.
 .PHONY: image

@@ -1,7 +1,8 @@
 // Copyright The Tagger Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubectl-image is the kubectl plugin for images in a cluster: kubectl finds it in PATH as `kubectl image`.
+// Command kubectl-image is the kubectl plugin for images in a cluster: kubectl finds it in PATH as `kubectl image`. By the name
+// kubectl_complete-image it is what completes the arguments of that.
 package main
 
 import (
@@ -9,6 +10,8 @@ import (
 	"flag"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways to log in that a kubeconfig may ask for
@@ -21,6 +24,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	cmd := image.NewCommand(genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr})
+
+	if program := filepath.Base(os.Args[0]); strings.TrimSuffix(program, ".exe") == image.CompletionProgram {
+		cmd.SetArgs(image.CompletionArgs(os.Args[1:]))
+	}
 
 	logging := flag.NewFlagSet("", flag.ContinueOnError)
 	klog.InitFlags(logging)

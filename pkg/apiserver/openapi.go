@@ -11,6 +11,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 
 	generatedopenapi "tagger.dev/tagger/pkg/generated/openapi"
+	"tagger.dev/tagger/pkg/version"
 )
 
 // describeAPI has the server publish OpenAPI v2 and v3 of everything that it serves.
@@ -21,6 +22,8 @@ func describeAPI(config *genericapiserver.Config) {
 	config.OpenAPIConfig.GetOperationIDAndTags = operationID //nolint:staticcheck // the generic server sets this one, and both cannot be set
 	config.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(generatedopenapi.GetOpenAPIDefinitions, namer)
 	config.OpenAPIV3Config.Info.Title = "Tagger"
+	// Tagger's own version, as clients learn it through kube-apiserver, and not that of the API machinery.
+	config.OpenAPIConfig.Info.Version, config.OpenAPIV3Config.Info.Version = version.Info().GitVersion, version.Info().GitVersion
 	config.OpenAPIV3Config.GetOperationIDAndTags = operationID //nolint:staticcheck // the generic server sets this one, and both cannot be set
 }
 

@@ -46,6 +46,13 @@ func TestAggregated(t *testing.T) {
 			t.Fatalf("the import ended %s: %s", ended.Reason, ended.Message)
 		}
 	}
+	t.Run("version", func(t *testing.T) {
+		out, err := kubectl(t, x.Cluster, "image", "version")
+		client, server, _ := strings.Cut(strings.TrimSpace(out), "\n")
+		if version := strings.TrimPrefix(client, "Client Version: "); err != nil || version == client || server != "Server Version: "+version {
+			t.Errorf("%q: %v", out, err)
+		}
+	})
 	t.Run("rights", func(t *testing.T) { rights(t, x, spec) })
 	t.Run("admission", func(t *testing.T) { admission(t, x) })
 	t.Run("registry endpoint", func(t *testing.T) { registryTokens(t, x) })

@@ -46,6 +46,14 @@ func plugin(t *testing.T, kubectl string) {
 	if newer < 0 || older < newer {
 		t.Errorf("kubectl image history shows not both digests, newest first:\n%s", history)
 	}
+	client, server, _ := strings.Cut(run("version"), "\n")
+	if version := strings.TrimPrefix(client, "Client Version: "); version == client || server != "Server Version: "+version {
+		t.Errorf("kubectl image version prints %q and %q, want one version", client, server)
+	}
+	names := s.run(t, kubectl, "__complete", "image", "--namespace", namespace, "history", "")
+	if want := "app\t" + out.Reference("app") + "\n:4\n"; names != want {
+		t.Errorf("kubectl completes %q, want %q", names, want)
+	}
 }
 
 // TestPluginFails runs imports that fail: a line says why, and the exit code is 1.

@@ -52,6 +52,8 @@ type api struct {
 	answer runtime.Object
 	steps  []step
 	image  *v1beta1.Image
+	// documents are what other paths answer, as JSON.
+	documents map[string]any
 
 	address   string
 	authority string // that signed its certificate, as in a kubeconfig
@@ -106,6 +108,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case refuse != nil:
 		a.write(w, &refuse.ErrStatus)
+	case a.documents[r.URL.Path] != nil:
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(a.documents[r.URL.Path]); err != nil {
+			a.t.Error(err)
+		}
 	case !ok:
 		http.NotFound(w, r)
 	case r.Method == http.MethodPost && (resource == "images/myapp/import" || resource == "images/myapp/rollback"):
@@ -228,7 +235,7 @@ func (a *api) run(ctx context.Context, clock clock.Clock, on map[string]func(), 
 	}
 	stdout, stderr := &bytes.Buffer{}, &output{on: on}
 	cmd := newCommand(genericiooptions.IOStreams{In: strings.NewReader(""), Out: stdout, ErrOut: stderr}, clock)
-	cmd.SetArgs(append(args, "--kubeconfig", config))
+	cmd.SetArgs(append([]string{"--kubeconfig", config}, args...))
 	code := Execute(ctx, cmd)
 	named := strings.NewReplacer(a.address, "SERVER")
 	return result{Stdout: named.Replace(stdout.String()), Stderr: named.Replace(stderr.text.String()), Code: code}

@@ -54,7 +54,9 @@ Image is mirrored, copies the image into the mirror of the cluster. A rollback g
 	flags.AddFlags(cmd.PersistentFlags())
 	cluster := &cluster{flags: flags, warnings: streams.ErrOut}
 	cmd.AddCommand(newImportCommand(cluster, streams, clock), newHistoryCommand(cluster, streams, clock),
-		newRollbackCommand(cluster, streams), newOptionsCommand())
+		newRollbackCommand(cluster, streams, clock), newVersionCommand(cluster, streams), newCompletionCommand(streams), newOptionsCommand())
+	completeFlagBy(cmd, "namespace", cluster.completeNamespaces)
+	completeFlagBy(cmd, "context", cluster.completeContexts)
 	return cmd
 }
 

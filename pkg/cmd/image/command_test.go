@@ -55,6 +55,14 @@ func TestUsage(t *testing.T) {
 				"go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,kyaml,name,template,templatefile,yaml\n" + seeHistory,
 		},
 		{
+			name: "no shell", args: []string{"completion"},
+			want: "error: one SHELL is expected: bash, fish, powershell or zsh\nSee 'kubectl image completion --help' for usage.\n",
+		},
+		{
+			name: "no such shell", args: []string{"completion", "csh"},
+			want: "error: there is no completion for the shell \"csh\", but for bash, fish, powershell and zsh\nSee 'kubectl image completion --help' for usage.\n",
+		},
+		{
 			name: "no such context", args: []string{"history", "myapp", "--context=gone"},
 			want: "error: invalid configuration: context was not found for specified context: gone\n",
 		},

@@ -60,10 +60,12 @@ are what 'kubectl image rollback --to' takes.`,
 
   # Print what ran before
   kubectl image history myapp -o jsonpath='{.status.hashReferences[1].imageReference}'`,
-		Args: imageName,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+		Args:              imageName,
+		ValidArgsFunction: cluster.completeNames,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
 	o.print.AddFlags(cmd)
+	completeFlag(cmd, "output", append(o.print.AllowedFormats(), wide)...)
 	output := cmd.Flags().Lookup("output")
 	output.Usage = strings.Replace(output.Usage, ").", ", "+wide+"). All but wide print the Image.", 1)
 	return cmd

@@ -74,8 +74,9 @@ Exit codes: 0 when the image was imported or is unchanged, 1 when that failed, 1
 
   # Print what to run
   kubectl image import myapp -o jsonpath='{.status.hashReference.imageReference}'`,
-		Args: imageName,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+		Args:              imageName,
+		ValidArgsFunction: cluster.completeNames,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.from, "from", "", "The `REFERENCE` to import from, as docker takes it, for example quay.io/company/myapp:latest. Absent: as the Image says.")
@@ -84,6 +85,9 @@ Exit codes: 0 when the image was imported or is unchanged, 1 when that failed, 1
 	flags.BoolVar(&o.wait, "wait", false, "Wait until the import ended, however often an attempt fails; --wait=false waits a few seconds at most, and fails only if the import has ended by then. Absent: wait until it ended or an attempt failed for a reason that seldom heals by itself.")
 	flags.StringVar(&o.dryRun, "dry-run", "none", `Must be "none" or "server". With "server" the reference is resolved, and nothing is stored or copied.`)
 	o.print.AddFlags(cmd)
+	completeFlag(cmd, "from")
+	completeFlag(cmd, "dry-run", "none", "server")
+	completeFlag(cmd, "output", o.print.AllowedFormats()...)
 	return cmd
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/cli-runtime/pkg/printers"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -31,7 +32,7 @@ type rollbackOptions struct {
 	dryRun string
 }
 
-func newRollbackCommand(cluster *cluster, streams genericiooptions.IOStreams) *cobra.Command {
+func newRollbackCommand(cluster *cluster, streams genericiooptions.IOStreams, clock clock.PassiveClock) *cobra.Command {
 	o := &rollbackOptions{
 		cluster: cluster, streams: streams,
 		print: genericclioptions.NewPrintFlags("").WithTypeSetter(scheme.Scheme),
@@ -64,13 +65,17 @@ Exit codes: 0 when the image is at the digest now, also if it was before, 1 when
 
   # Go back, and print what to run
   kubectl image rollback myapp -o jsonpath='{.status.hashReference.imageReference}'`,
-		Args: imageName,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+		Args:              imageName,
+		ValidArgsFunction: cluster.completeNames,
+		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.to, "to", "", "What to go back to: a `DIGEST`, of which the beginning does, or the number of an entry, as 'kubectl image history' shows them. Absent: 2, the entry before the current one.")
 	flags.StringVar(&o.dryRun, "dry-run", "none", `Must be "none" or "server". With "server" nothing is changed, and nothing looked for at the mirror or the source.`)
 	o.print.AddFlags(cmd)
+	completeFlagBy(cmd, "to", cluster.completeHistory(clock))
+	completeFlag(cmd, "dry-run", "none", "server")
+	completeFlag(cmd, "output", o.print.AllowedFormats()...)
 	return cmd
 }
 
