@@ -5,9 +5,11 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -116,9 +118,17 @@ func (r releases) Request(ctx context.Context, release *v1beta1.MirrorRelease) (
 		return nil, false, err
 	}
 	if internal, created, err = r.storage.Request(ctx, internal); err != nil {
-		return nil, false, err
+		return nil, false, apiError(err)
 	}
 	return stored, created, Scheme.Convert(internal, stored, nil)
+}
+
+// apiError makes an API error of what a storage fails by, as the handler of a request would: some of it is of etcd.
+func apiError(err error) error {
+	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
+		return err
+	}
+	return apierrors.NewInternalError(err)
 }
 
 // addImports has the queue run as long as the server does: from when the API answers until the server is asked to stop, when

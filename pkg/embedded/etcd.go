@@ -32,8 +32,11 @@ const (
 	memberName = "tagger"
 
 	// minReclaimBytes is how much a defragmentation has to give back at least, unless
-	// EtcdConfig says otherwise.
-	minReclaimBytes = 128 << 20
+	// EtcdConfig says otherwise, and maxDefragmentBytes how much may be in use, since
+	// all requests wait until that is copied: a second for each 100 MB or so, where a
+	// write has five.
+	minReclaimBytes    = 128 << 20
+	maxDefragmentBytes = 256 << 20
 
 	// A single member waits for one election timeout before it leads, which is
 	// most of a start with etcd's defaults. It is elected by its own vote and
@@ -70,6 +73,7 @@ type EtcdConfig struct {
 // directory, since it reports ordinary things, such as a stop, as errors.
 type Etcd struct {
 	server    *embed.Etcd
+	dir       string
 	reclaim   int64 // see EtcdConfig.MinReclaimBytes
 	lock      *fileutil.LockedFile
 	log       *lumberjack.Logger
@@ -96,6 +100,7 @@ func StartEtcd(ctx context.Context, config EtcdConfig) (*Etcd, error) {
 		return nil, fmt.Errorf("starting etcd in %s: %w", dir, err)
 	}
 	e := &Etcd{
+		dir:     dir,
 		reclaim: cmp.Or(config.MinReclaimBytes, minReclaimBytes),
 		lock:    lock,
 		log:     &lumberjack.Logger{Filename: filepath.Join(dir, "etcd.log"), MaxSize: maxLogMegabytes, MaxBackups: 1},
@@ -155,7 +160,6 @@ func (e *Etcd) serverConfig(dir string, quotaBytes int64) *embed.Config {
 	if quotaBytes != 0 {
 		cfg.QuotaBackendBytes = quotaBytes
 	}
-	cfg.BootstrapDefragThresholdMegabytes = uint(e.reclaim >> 20)
 
 	client := url.URL{Scheme: "unix", Path: e.socket}
 	cfg.ListenClientUrls = []url.URL{client}
@@ -206,14 +210,19 @@ func (e *Etcd) Check(ctx context.Context) error {
 	return nil
 }
 
-// Defragment gives back to the disk what the database does not use any more,
-// where that is half of it at least, and returns how many bytes those were.
-// Requests wait meanwhile: about a second for each 100 MB that are in use.
+// Defragment gives back to the disk what the database does not use any more, and
+// returns how many bytes those were: where that is half of it at least, what is in
+// use is small enough to be copied while all requests wait, and the disk has room
+// for the copy.
 func (e *Etcd) Defragment() (freed int64, err error) {
 	backend := e.server.Server.Backend()
-	before := backend.Size()
-	if before-backend.SizeInUse() < max(e.reclaim, before/2) {
+	before, used := backend.Size(), backend.SizeInUse()
+	if before-used < max(e.reclaim, before/2) || used > maxDefragmentBytes {
 		return 0, nil
+	}
+	free, err := freeBytes(e.dir)
+	if err != nil || free < 2*used {
+		return 0, err
 	}
 	if err := backend.Defrag(); err != nil {
 		return 0, fmt.Errorf("defragmenting etcd: %w", err)

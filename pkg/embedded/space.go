@@ -16,15 +16,23 @@ const checkSpaceEvery = 8 << 20
 // checkSpace returns an error that wraps unix.ENOSPC when size more bytes would
 // use up the reserve of the store's disk.
 func (s *Store) checkSpace(size int64) error {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(s.dir, &stat); err != nil {
-		return fmt.Errorf("looking how much space is left: %w", err)
+	free, err := freeBytes(s.dir)
+	if err != nil {
+		return err
 	}
-	free := int64(stat.Bavail) * int64(stat.Bsize) //nolint:unconvert // the types differ between systems
 	if free-size < s.reserve {
 		return fmt.Errorf("%d bytes are free, of which %d are kept for what else is written there: %w", free, s.reserve, unix.ENOSPC)
 	}
 	return nil
+}
+
+// freeBytes returns how much may still be written to the disk of a folder.
+func freeBytes(dir string) (int64, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return 0, fmt.Errorf("looking how much space is left: %w", err)
+	}
+	return int64(stat.Bavail) * int64(stat.Bsize), nil //nolint:unconvert // the types differ between systems
 }
 
 // spaceReader ends when what is read of it would use up the reserve.

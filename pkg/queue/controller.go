@@ -150,8 +150,12 @@ func New(config Config) (*Controller, error) {
 		return nil, err
 	}
 	if _, err := c.images.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { enqueue(c.refreshes, obj) },
-		UpdateFunc: func(_, obj any) { enqueue(c.refreshes, obj) },
+		AddFunc: func(obj any) { enqueue(c.refreshes, obj) },
+		UpdateFunc: func(old, obj any) {
+			if reschedules(old.(*v1beta1.Image), obj.(*v1beta1.Image)) {
+				enqueue(c.refreshes, obj)
+			}
+		},
 		DeleteFunc: c.enqueueImportsOf,
 	}); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 	"time"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -45,6 +46,13 @@ var errUnwanted = errors.New("the Image does not ask for this refresh any more")
 // refreshes reports whether an Image is imported on a schedule.
 func refreshes(image *v1beta1.Image) bool {
 	return image.Spec.RefreshInterval != nil && !image.Spec.Suspend && image.Spec.From != "" && image.DeletionTimestamp == nil
+}
+
+// reschedules reports whether a change of an Image has its schedule looked at. What it says of a refused refresh does not, which
+// would be tried again at once.
+func reschedules(old, image *v1beta1.Image) bool {
+	return old.UID != image.UID || !apiequality.Semantic.DeepEqual(old.Spec, image.Spec) || (old.DeletionTimestamp == nil) != (image.DeletionTimestamp == nil) ||
+		!lastAttempt(&old.Status).Equal(lastAttempt(&image.Status))
 }
 
 // isRefresh reports whether a schedule asked for an import.
@@ -197,13 +205,18 @@ func (c *Controller) refresh(ctx context.Context, image *v1beta1.Image) (time.Du
 // sayRefused has an Image say that its refresh is refused by a quota, a policy or a webhook, which its owner may mend.
 func (c *Controller) sayRefused(ctx context.Context, image *v1beta1.Image, refusal error) error {
 	var status apierrors.APIStatus
-	if !apierrors.IsForbidden(refusal) && !apierrors.IsInvalid(refusal) || !errors.As(refusal, &status) {
+	if !errors.As(refusal, &status) {
+		return nil
+	}
+	switch code := status.Status().Code; {
+	case code < http.StatusBadRequest, code >= http.StatusInternalServerError,
+		code == http.StatusNotFound, code == http.StatusConflict, code == http.StatusTooManyRequests:
 		return nil
 	}
 	image = image.DeepCopy()
 	before := image.DeepCopy()
 	c.setCondition(&image.Status.Conditions, image.Generation, metav1.ConditionFalse, v1beta1.ReasonBlocked,
-		"the cluster refuses the refresh, which is tried again: "+status.Status().Message)
+		"the cluster refuses the refresh: "+status.Status().Message)
 	if apiequality.Semantic.DeepEqual(before.Status.Conditions, image.Status.Conditions) {
 		return nil
 	}

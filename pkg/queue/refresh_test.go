@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -463,6 +464,11 @@ func TestRefreshIsNotCreated(t *testing.T) {
 			name: "a policy calls it invalid, and is changed", err: apierrors.NewInvalid(v1beta1.Kind("ImageImport"), "app-refresh-0", nil),
 			said: `ImageImport.tagger.dev "app-refresh-0" is invalid`,
 		},
+		{
+			name: "a webhook says no more than that",
+			err:  &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: 400, Message: "admission webhook denied the request: no"}},
+			said: "admission webhook denied the request: no",
+		},
 		{name: "a conflict", err: apierrors.NewConflict(resource, "app-refresh-0", errors.New("no"))},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -499,7 +505,7 @@ func TestRefreshIsNotCreated(t *testing.T) {
 			c.beforeWrite(nil)
 			want := map[string]bool{}
 			if tc.said != "" {
-				want["the cluster refuses the refresh, which is tried again: "+tc.said] = true
+				want["the cluster refuses the refresh: "+tc.said] = true
 			}
 			if diff := cmp.Diff(want, said); diff != "" {
 				t.Errorf("what the Image says (-want +got):\n%s", diff)
@@ -508,6 +514,33 @@ func TestRefreshIsNotCreated(t *testing.T) {
 				t.Errorf("after the refresh the Image says %v", got)
 			}
 		})
+	}
+}
+
+// TestRefreshIsRefusedInOtherWords: a refusal that never says the same is tried no more often than another.
+func TestRefreshIsRefusedInOtherWords(t *testing.T) {
+	c := newCluster(t)
+	c.put(scheduled("app"))
+	var refused atomic.Int32
+	c.client.PrependReactor("create", "imageimports", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		imp := action.(clienttesting.CreateAction).GetObject().(*v1beta1.ImageImport)
+		if imp.Spec.TargetImage != "app" {
+			return false, nil, nil
+		}
+		n := refused.Add(1)
+		return true, nil, apierrors.NewForbidden(v1beta1.Resource("imageimports"), imp.Name, fmt.Errorf("this is refusal %d", n))
+	})
+	c.run()
+	c.settle()
+	c.clock.Step(2 * interval)
+	c.until("the Image does not say so", func() bool {
+		condition := meta.FindStatusCondition(c.image("app").Status.Conditions, v1beta1.ConditionImported)
+		return condition != nil && condition.Reason == v1beta1.ReasonBlocked
+	})
+	c.settle()
+	c.settle()
+	if got := refused.Load(); got != 1 {
+		t.Errorf("it was tried %d times while the clock stood still", got)
 	}
 }
 

@@ -116,8 +116,11 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 			updated = current
 			return nil
 		}
+		if inFront(image.Status.HashReferences, &entry) && !inFront(status.HashReferences, &entry) {
+			return errHistoryMoved // it was neither admitted nor looked for, since nothing was to change
+		}
 		history := notInTheFuture(status.HashReferences, c.Clock.Now(), metav1.NewMicroTime(c.Clock.Now()))
-		unchanged = len(history) > 0 && history[0].ImageReference == entry.ImageReference
+		unchanged = inFront(history, &entry)
 		entry.ImportedAt, entry.ResolvedAt = c.inFrontOf(history)
 		status.HashReferences = addToHistory(history, entry, int(ptr.Deref(current.Spec.HistoryLimit, v1beta1.DefaultHistoryLimit)))
 		c.releaseDropped(ctx, current, history, status.HashReferences)
@@ -133,6 +136,8 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 	switch {
 	case errors.Is(err, errImageGone):
 		return entry, false, notRecorded("the Image was deleted while it was rolled back")
+	case errors.Is(err, errHistoryMoved):
+		return entry, false, notRecorded("an import was recorded meanwhile; look at the history and try again")
 	case err != nil && ctx.Err() != nil:
 		return entry, false, apierrors.NewTimeoutError(
 			"the Image was not written in time, as far as is known: look at its history, and at spec.suspend, before trying again", 1)
@@ -147,6 +152,14 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 		entry = *recorded
 	}
 	return entry, unchanged, nil
+}
+
+// errHistoryMoved is why an entry is not recorded that is the current one no more.
+var errHistoryMoved = errors.New("the entry is not the current one any more")
+
+// inFront reports whether an entry is the current one of a history.
+func inFront(history []v1beta1.HashReference, entry *v1beta1.HashReference) bool {
+	return len(history) > 0 && history[0].ImageReference == entry.ImageReference
 }
 
 // anchorAgain gives an entry its tag at the mirror that had been dropped from the history and came back: the mirror may have let go

@@ -21,6 +21,9 @@ import (
 // completionTimeout is how long somebody who pressed the tab key waits at most.
 const completionTimeout = 5 * time.Second
 
+// maxCompletions is how many there may be to choose from.
+const maxCompletions = 500
+
 // CompletionProgram is the name by which kubectl starts what completes the arguments of the plugin: the plugin itself does, where
 // it is called so.
 const CompletionProgram = "kubectl_complete-image"
@@ -85,7 +88,7 @@ func (c *cluster) completeNames(cmd *cobra.Command, args []string, _ string) ([]
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	return c.complete(cmd, func(ctx context.Context, session *session) (names []string, err error) {
-		images, err := session.Images(session.namespace).List(ctx, metav1.ListOptions{})
+		images, err := session.Images(session.namespace).List(ctx, metav1.ListOptions{Limit: maxCompletions})
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +123,7 @@ func (c *cluster) completeHistory(clock clock.PassiveClock) cobra.CompletionFunc
 // completeNamespaces completes the name of a namespace.
 func (c *cluster) completeNamespaces(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, session *session) (names []string, err error) {
-		answer, err := session.RESTClient().Get().AbsPath("/api/v1/namespaces").
+		answer, err := session.RESTClient().Get().AbsPath("/api/v1/namespaces").Param("limit", strconv.Itoa(maxCompletions)).
 			SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").DoRaw(ctx)
 		if err != nil {
 			return nil, err

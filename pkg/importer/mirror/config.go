@@ -47,7 +47,7 @@ func (c Config) repository(namespace, image string) (repository, pullName string
 		host = c.Host
 	}
 	if _, err := importer.ParseReference(host + "/" + repository); err != nil {
-		return "", "", importer.NewError(importer.MirrorUnavailable, err, "the mirror cannot have a repository for the Image %s/%s; shorten the repository of %s, or the name",
+		return "", "", importer.NewError(importer.Invalid, err, "the mirror cannot have a repository for the Image %s/%s; shorten the repository of %s, or the name",
 			namespace, image, c.Name)
 	}
 	return repository, host + "/" + repository, nil

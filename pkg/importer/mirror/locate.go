@@ -18,8 +18,8 @@ import (
 
 const (
 	// keptFor is how long what was read of the cluster is kept: one import looks
-	// several times, and the next one is to see what changed. What is broken is not
-	// kept, and what ends an import is read anew before.
+	// several times, and the next attempt is to see what changed. What ends an import
+	// is read anew before.
 	keptFor = time.Second
 	// keptPlaces bounds how much of it is kept.
 	keptPlaces = 256
@@ -196,8 +196,6 @@ func (l *Locator) read(ctx context.Context, resource, namespace, name string, ge
 	}
 	p, err := get()
 	switch {
-	case err == nil && p.err != nil:
-		return p, nil
 	case err == nil, apierrors.IsNotFound(err):
 		l.kept.Add(key, p, keptFor)
 		return p, nil

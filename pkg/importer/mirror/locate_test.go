@@ -206,8 +206,8 @@ func TestRotation(t *testing.T) {
 	wantFailure(t, err, importer.Invalid)
 }
 
-// TestMended: what somebody has mended counts at once, also when it was read a
-// moment ago.
+// TestMended: what somebody has mended counts at once where it would end an
+// import, also when it was read a moment ago, and at the next attempt otherwise.
 func TestMended(t *testing.T) {
 	t.Parallel()
 	whole, broken := secret("tagger", "address=registry.io"), secret("tagger", "address=registry.io", "insecure=yes")
@@ -237,6 +237,9 @@ func TestMended(t *testing.T) {
 			}
 			if _, err := secrets.Create(t.Context(), tt.after, metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
+			}
+			if tt.want != importer.Invalid {
+				c.clock.SetTime(c.clock.Now().Add(2 * time.Second))
 			}
 			if _, name, err := c.Repository(t.Context(), "ns", "app"); err != nil || name != "registry.io/ns/app" {
 				t.Errorf("got %q, %v", name, err)

@@ -174,7 +174,7 @@ func TestRepositoryNames(t *testing.T) {
 			}
 			got, pull, err := registry.Repository(tt.namespace, tt.image)
 			if tt.pull == "" {
-				wantFailure(t, err, importer.MirrorUnavailable, "shorten")
+				wantFailure(t, err, importer.Invalid, "shorten")
 				return
 			}
 			if err != nil || got.path != tt.path || pull != tt.pull {

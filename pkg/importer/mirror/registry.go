@@ -175,7 +175,7 @@ func (r *Registry) Close() { r.wire.close() }
 
 // Repository returns the repository of an Image as one import writes to it, and
 // the name by which nodes pull from it, without tag or digest. An error is an
-// *importer.Error of Kind MirrorUnavailable.
+// *importer.Error of Kind Invalid.
 func (r *Registry) Repository(namespace, image string) (*Repository, string, error) {
 	path, pullName, err := r.config.repository(namespace, image)
 	if err != nil {

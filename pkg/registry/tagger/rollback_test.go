@@ -183,6 +183,23 @@ func TestRollback(t *testing.T) {
 			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
 		},
 		{
+			name: "a webhook has imports come from elsewhere", admission: plugin{admit: func(_ context.Context, a admission.Attributes) error {
+				a.GetObject().(*tagger.ImageImport).Spec.From = "proxy.example/myapp"
+				return nil
+			}},
+			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
+		},
+		{
+			name: "a policy looks at all that an import has", admission: plugin{validate: func(_ context.Context, a admission.Attributes) error {
+				imp := a.GetObject().(*tagger.ImageImport)
+				if owner := metav1.GetControllerOf(imp); owner == nil || owner.Name != "myapp" || imp.UID == "" || *imp.Spec.TTLSecondsAfterFinished == 0 {
+					return no(context.Background(), a)
+				}
+				return nil
+			}},
+			want: rollback{Current: previous, Recorded: []string{previous}, Checked: 1, Generation: 1},
+		},
+		{
 			name: "a policy forbids the source, in a dry run", dryRun: true, admission: plugin{validate: noSource},
 			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
 		},
@@ -220,7 +237,7 @@ func TestRollback(t *testing.T) {
 			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
 		},
 		{
-			name: "dry run that a policy refuses", image: everyHour, dryRun: true, admission: plugin{admit: no},
+			name: "dry run whose suspension a policy refuses", image: everyHour, dryRun: true, admission: plugin{validate: noUpdate},
 			want: rollback{Reason: metav1.StatusReasonForbidden, Generation: 1},
 		},
 		{

@@ -99,15 +99,15 @@ func (w *Writer) Create(ctx context.Context, store rest.Creater, obj runtime.Obj
 	return store.Create(ctx, obj, validate, options)
 }
 
-// Admit returns why obj, as it is, might not be created by the user of the context. Nothing is created: obj stands for something else
-// that the request does.
-func (w *Writer) Admit(ctx context.Context, obj runtime.Object, target Target) error {
+// Admit returns obj as admission would have it created by the user of the context, or why it might not be. Nothing is created: obj
+// stands for something else that the request does.
+func (w *Writer) Admit(ctx context.Context, obj runtime.Object, target Target) (runtime.Object, error) {
 	ctx = target.context(ctx, "create")
 	obj, validate, err := w.admitNew(ctx, obj, target, &metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return validate(ctx, obj)
+	return obj, validate(ctx, obj)
 }
 
 // admitNew has what is about to be created changed by admission, and returns what has admission validate the outcome.

@@ -131,11 +131,8 @@ func (r *ImportREST) store(ctx context.Context, name, namespace string, requeste
 		if obj, err = r.writer.Create(ctx, r.imports, imp, target, options); err == nil {
 			return obj.(*tagger.ImageImport), nil
 		}
-		if apierrors.IsInvalid(err) {
-			return nil, aboutImage(err, name)
-		}
 		if !apierrors.IsAlreadyExists(err) {
-			break
+			return nil, aboutImage(err, name)
 		}
 	}
 	return nil, err

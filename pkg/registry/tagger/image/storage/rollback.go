@@ -6,6 +6,8 @@ package storage
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -144,6 +146,11 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 			return nil, err
 		}
 	}
+	if len(dryRun) == 0 && unchanged && img.Status.HashReferences[0].ImageReference != entry.ImageReference {
+		err := apierrors.NewConflict(tagger.Resource("images"), img.Name, errors.New("an import was recorded meanwhile; look at the history and try again"))
+		r.undo(ctx, img, resume, err)
+		return nil, err
+	}
 	if len(dryRun) > 0 {
 		now := r.clock.Now()
 		entry.ImportedAt, entry.ResolvedAt, entry.ImportUID = metav1.NewTime(now).Rfc3339Copy(), metav1.NewMicroTime(now), ""
@@ -160,10 +167,22 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 
 // admit refuses what the requester might not import: who forbids a source means what came from there before, too.
 func (r *RollbackREST) admit(ctx context.Context, img *tagger.Image, entry *tagger.HashReference) error {
+	from := cmp.Or(entry.From, entry.SourceReference)
 	imp, target := newImport(img.Namespace, img.Name, tagger.ImageImportSpec{
-		From: cmp.Or(entry.From, entry.SourceReference), Insecure: &img.Spec.Insecure, Mirror: new(entry.ImageReference != entry.SourceReference),
+		From: from, Insecure: &img.Spec.Insecure, Mirror: new(entry.ImageReference != entry.SourceReference),
+		TTLSecondsAfterFinished: new(v1beta1.DefaultTTLSecondsAfterFinished),
 	})
-	return r.writer.Admit(ctx, imp, target)
+	imp.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(img, v1beta1.SchemeGroupVersion.WithKind("Image"))}
+	rest.FillObjectMetaSystemFields(imp)
+	obj, err := r.writer.Admit(ctx, imp, target)
+	if err != nil {
+		return aboutImage(err, img.Name)
+	}
+	if admitted := obj.(*tagger.ImageImport).Spec.From; admitted != from {
+		return apierrors.NewForbidden(tagger.Resource("images"), img.Name, fmt.Errorf(
+			"a webhook or policy of the cluster has imports from %s come from %s, which a rollback cannot; import it from there", from, admitted))
+	}
+	return nil
 }
 
 // check has an entry looked for, as long as the request may take.

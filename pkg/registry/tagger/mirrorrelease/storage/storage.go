@@ -28,7 +28,8 @@ type REST struct {
 var _ rest.StandardStorage = &REST{}
 
 // Request stores a MirrorRelease or, where there is one of that name, its times in that one. No admission is asked: it is Tagger that
-// writes down what it has yet to do. It returns what is stored then, and whether it was not before. Errors are API errors.
+// writes down what it has yet to do. It returns what is stored then, and whether it was not before. Errors are API errors, or
+// those of etcd.
 func (r *REST) Request(ctx context.Context, release *tagger.MirrorRelease) (stored *tagger.MirrorRelease, created bool, err error) {
 	ctx = request.WithNamespace(ctx, metav1.NamespaceNone) // that of the request is the Image's
 	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
