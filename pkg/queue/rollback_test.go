@@ -309,12 +309,18 @@ func TestRecordRollbackOfWhatIsGone(t *testing.T) {
 			image.DeletionTimestamp = ptr.To(metav1.NewTime(start))
 			c.put(image)
 		}},
+		{"the current one, until an import was recorded", func(c *cluster) {
+			image := c.image("app")
+			image.Status.HashReferences = addToHistory(image.Status.HashReferences, generationOf(mirrorRepo, digestB, 5), 25)
+			c.put(image)
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newCluster(t)
 			image := newImage("app", "uid-app")
-			c.put(image)
+			image.Status.HashReferences = []v1beta1.HashReference{generationOf(mirrorRepo, digestA, 0)}
+			c.put(image.DeepCopy())
 			tt.do(c)
 			_, _, err := c.idle().RecordRollback(t.Context(), image, generationOf(mirrorRepo, digestA, 0))
 			if status := apierrors.APIStatus(nil); !errors.As(err, &status) || status.Status().Code != http.StatusConflict {
