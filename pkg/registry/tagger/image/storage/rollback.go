@@ -146,7 +146,7 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 			return nil, err
 		}
 	}
-	if len(dryRun) == 0 && unchanged && img.Status.HashReferences[0].ImageReference != entry.ImageReference {
+	if history := img.Status.HashReferences; unchanged && (len(history) == 0 || history[0].ImageReference != entry.ImageReference) {
 		err := apierrors.NewConflict(tagger.Resource("images"), img.Name, errors.New("an import was recorded meanwhile; look at the history and try again"))
 		r.undo(ctx, img, resume, err)
 		return nil, err
