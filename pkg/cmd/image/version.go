@@ -66,16 +66,16 @@ func newVersionCommand(cluster *cluster, streams genericiooptions.IOStreams) *co
 }
 
 func (o *versionOptions) run(cmd *cobra.Command) error {
-	print := o.words
+	format := o.words
 	switch o.output {
 	case "":
 	case "json":
-		print = func(v versions) ([]byte, error) {
+		format = func(v versions) ([]byte, error) {
 			out, err := json.MarshalIndent(v, "", "  ")
 			return append(out, '\n'), err
 		}
 	case "yaml":
-		print = func(v versions) ([]byte, error) { return yaml.Marshal(v) }
+		format = func(v versions) ([]byte, error) { return yaml.Marshal(v) }
 	default:
 		return usageError(cmd, `--output must be "json" or "yaml", not %q`, o.output)
 	}
@@ -86,7 +86,7 @@ func (o *versionOptions) run(cmd *cobra.Command) error {
 			return interruption("nothing was changed")
 		}
 	}
-	out, err := print(known)
+	out, err := format(known)
 	if err == nil {
 		err = printers.WriteEscaped(o.streams.Out, string(out))
 	}
