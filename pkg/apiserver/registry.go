@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/klog/v2"
 
@@ -22,6 +23,9 @@ const (
 	idleTimeout   = 2 * time.Minute
 	// maxHeaderBytes bounds a request's header.
 	maxHeaderBytes = 64 << 10
+	// maxConnections bounds how many connections there are: with headers that never end each may hold maxHeaderBytes, in a process
+	// that serves the API too.
+	maxConnections = 4096
 	// closeTimeout is how long downloads may go on at the shutdown.
 	closeTimeout = 10 * time.Second
 )
@@ -44,7 +48,7 @@ func newRegistryServer(config *RegistryConfig, authz authorizer.Authorizer) *reg
 
 func (r *registryServer) start(ctx context.Context) {
 	go func() {
-		if err := r.server.ServeTLS(r.config.Listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		if err := r.server.ServeTLS(netutil.LimitListener(r.config.Listener, maxConnections), "", ""); !errors.Is(err, http.ErrServerClosed) {
 			klog.FromContext(ctx).Error(err, "The registry endpoint has stopped")
 		}
 	}()

@@ -142,7 +142,9 @@ type Importer struct {
 	// hosts and streams are the places of blob streams; blobs lets one of several
 	// equal downloads go first.
 	hosts, streams, blobs *limit.Keyed
-	pauses                *pauses
+	// shares are those of one scope among streams.
+	shares *limit.Keyed
+	pauses *pauses
 }
 
 // New returns an Importer.
@@ -155,6 +157,7 @@ func New(o Options) *Importer {
 		resolves: newJoins(),
 		hosts:    limit.NewKeyed(o.StreamsPerHost),
 		streams:  limit.NewKeyed(o.Streams),
+		shares:   limit.NewKeyed(limit.Share(o.Streams)),
 		blobs:    limit.NewKeyed(1),
 		pauses:   newPauses(o.Clock),
 	}

@@ -10,12 +10,15 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"tagger.dev/tagger/pkg/limit"
 )
 
 const (
@@ -162,24 +165,31 @@ func (c *copying) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 }
 
 // stream begins to read a blob, once there is a place for another stream of the
-// host and of the process. Done gives both back.
+// host, of the scope and of the process. Done gives them back.
 func (c *copying) stream(ctx context.Context, d ocispec.Descriptor) (body io.Reader, done func(), err error) {
-	ofHost, err := c.hosts.Acquire(ctx, c.src.Reference.Registry())
-	if err != nil {
-		return nil, nil, err
+	var places []func()
+	release := func() {
+		for _, place := range slices.Backward(places) {
+			place()
+		}
 	}
-	ofProcess, err := c.streams.Acquire(ctx, "")
-	if err != nil {
-		ofHost()
-		return nil, nil, err
+	for _, line := range []struct {
+		places *limit.Keyed
+		of     string
+	}{{c.shares, c.src.Scope}, {c.hosts, c.src.Reference.Registry()}, {c.streams, ""}} { // who waits for its share keeps nobody else
+		place, err := line.places.Acquire(ctx, line.of)
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		places = append(places, place)
 	}
 	resp, err := c.do(ctx, http.MethodGet, object{"blobs", d.Digest.String(), ""}) //nolint:bodyclose // the caller closes the body that is returned
 	if err != nil {
-		ofProcess()
-		ofHost()
+		release()
 		return nil, nil, err
 	}
-	return resp.Body, func() { resp.Body.Close(); ofProcess(); ofHost() }, nil
+	return resp.Body, func() { resp.Body.Close(); release() }, nil
 }
 
 func (c *copying) copyManifests(ctx context.Context) error {

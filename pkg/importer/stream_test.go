@@ -115,7 +115,7 @@ func TestMirrorTogether(t *testing.T) {
 	if got := up.count("/blobs/"); got != 7 {
 		t.Errorf("%d blobs fetched, want 7", got)
 	}
-	for name, left := range map[string]*limit.Keyed{"hosts": i.hosts, "streams": i.streams, "blobs": i.blobs} {
+	for name, left := range map[string]*limit.Keyed{"hosts": i.hosts, "streams": i.streams, "shares": i.shares, "blobs": i.blobs} {
 		if !left.Idle() {
 			t.Errorf("%s are still taken", name)
 		}
@@ -127,12 +127,13 @@ func TestMirrorTogether(t *testing.T) {
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
-		name             string
-		perHost, streams int
-		want             int32
+		name                     string
+		perHost, streams, scopes int
+		want                     int32
 	}{
-		{name: "by host", perHost: 2, streams: 32, want: 2},
-		{name: "by process", perHost: 8, streams: 3, want: 3},
+		{name: "by host", perHost: 2, streams: 32, scopes: 1, want: 2},
+		{name: "by scope", perHost: 8, streams: 4, scopes: 1, want: 3},
+		{name: "by process", perHost: 8, streams: 4, scopes: 2, want: 4},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -165,6 +166,7 @@ func TestStreams(t *testing.T) {
 				put(t, registry, repository, "v1", img.manifest.MediaType, img.raw, img.blobs...)
 				res := &Resolved{Digest: img.manifest.Digest, MediaType: img.manifest.MediaType, Manifest: img.raw}
 				src := source(up.reference(t, repository+":v1"))
+				src.Scope = fmt.Sprint(n % tt.scopes)
 				copies.Go(func() {
 					if _, err := i.Mirror(t.Context(), src, res, newMemory(), nil); err != nil {
 						t.Error(err)

@@ -23,6 +23,10 @@ type Keyed struct {
 	named map[string]*waiter
 }
 
+// Share returns how many of some places one of several who use them has at most: three quarters, or all but one, so that others
+// find one.
+func Share(places int) int { return max(1, places-max(1, places/4)) }
+
 // waiter is somebody who waits for a place, or was told that there is one.
 type waiter struct {
 	key string

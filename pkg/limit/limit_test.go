@@ -225,3 +225,12 @@ func TestAcquire(t *testing.T) {
 		t.Errorf("memory is held for nobody: %v %v %v", keyed.taken, keyed.waiting, keyed.named)
 	}
 }
+
+func TestShare(t *testing.T) {
+	t.Parallel()
+	for places, want := range map[int]int{1: 1, 2: 1, 3: 2, 4: 3, 8: 6, 16: 12, 32: 24} {
+		if got := Share(places); got != want {
+			t.Errorf("of %d places %d, want %d", places, got, want)
+		}
+	}
+}

@@ -104,6 +104,10 @@ type Controller struct {
 	lister         listers.ImageImportLister
 	hosts          *limit.Keyed
 	namespaces     *limit.Keyed
+	// shares are those of one namespace at one host, as "HOST NAMESPACE".
+	shares *limit.Keyed
+	// dryRuns and those of a namespace are apart from attempts: somebody waits for them.
+	dryRuns, dryRunsOf *limit.Keyed
 	// releasing lets one release of a namespace be tried at a time: its mirror may be its own.
 	releasing *limit.Keyed
 	underWay  underWay
@@ -133,6 +137,9 @@ func New(config Config) (*Controller, error) {
 		lister:         factory.Tagger().V1beta1().ImageImports().Lister(),
 		hosts:          limit.NewKeyed(config.PerHost),
 		namespaces:     limit.NewKeyed(config.PerNamespace),
+		shares:         limit.NewKeyed(limit.Share(config.PerHost)),
+		dryRuns:        limit.NewKeyed(config.Workers),
+		dryRunsOf:      limit.NewKeyed(config.PerNamespace),
 		releasing:      limit.NewKeyed(1),
 		writing:        limit.NewKeyed(1),
 	}
@@ -326,6 +333,7 @@ func work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[cache.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) (time.Duration, error) {
 	defer c.hosts.Settle(key.String())
 	defer c.namespaces.Settle(key.String())
+	defer c.shares.Settle(key.String())
 	cached, err := c.lister.ImageImports(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) || err == nil && cached.DeletionTimestamp != nil {
 		c.claimed.forget(key)
@@ -373,12 +381,18 @@ func (c *Controller) place(imp *v1beta1.ImageImport, key cache.ObjectName) (rele
 	if err != nil {
 		return inNamespace, true // the attempt says what is wrong
 	}
-	atHost, free := c.hosts.AcquireOrWait(ref.Registry(), key.String(), wake)
+	ofHost, free := c.shares.AcquireOrWait(ref.Registry()+" "+key.Namespace, key.String(), wake)
 	if !free {
 		inNamespace()
 		return nil, false
 	}
-	return func() { atHost(); inNamespace() }, true
+	atHost, free := c.hosts.AcquireOrWait(ref.Registry(), key.String(), wake)
+	if !free {
+		ofHost()
+		inNamespace()
+		return nil, false
+	}
+	return func() { atHost(); ofHost(); inNamespace() }, true
 }
 
 func (c *Controller) untilDue(imp *v1beta1.ImageImport) time.Duration {

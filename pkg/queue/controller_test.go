@@ -6,6 +6,8 @@ package queue
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -274,23 +276,44 @@ func TestPerHost(t *testing.T) {
 	}
 }
 
-// TestPerNamespace has the imports of one namespace come from sources that hang: another namespace has a worker all the same.
+// TestPerNamespace has the imports of one namespace come from sources that hang: another namespace has a worker all the same, and a
+// place at the same host.
 func TestPerNamespace(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		from   func(name string) string
+		limits func(*Config)
+	}{
+		{"from many hosts", func(name string) string { return name + ".example.com/app:latest" }, func(config *Config) { config.PerNamespace = 1 }},
+		{"from one host", func(name string) string { return "example.com/" + name + ":latest" }, func(config *Config) { config.PerHost = 2 }},
+	} {
+		t.Run(tt.name, func(t *testing.T) { perNamespace(t, tt.from, tt.limits) })
+	}
+}
+
+func perNamespace(t *testing.T, from func(name string) string, limits func(*Config)) {
 	c := newCluster(t)
 	gate := newGate()
-	c.source.onResolve(func(ctx context.Context, _ importer.Source) error { return gate.pass(ctx) })
+	c.source.onResolve(func(ctx context.Context, src importer.Source) error {
+		if src.Scope != namespace {
+			return nil
+		}
+		return gate.pass(ctx)
+	})
 	names := []string{"one", "two", "three"}
 	for _, name := range names {
 		image := newImage(name, "uid-"+name)
-		image.Spec.From = name + ".example.com/app:latest"
+		image.Spec.From = from(name)
 		c.source.move(image.Spec.From, digest.FromString(name))
 		c.put(image)
 		c.put(newImport(name, image, false))
 	}
-	c.run(workers(2), func(config *Config) { config.PerNamespace = 1 })
+	c.run(workers(2), limits)
 	gate.wait(t)
 	image := newImage("app", "uid-app")
-	image.Namespace, image.Spec.From = "other", barrierFrom
+	image.Namespace, image.Spec.From = "other", from("four")
+	c.source.move(image.Spec.From, digest.FromString("four"))
 	imp := newImport("four", image, false)
 	imp.Namespace = "other"
 	c.put(image)
@@ -445,6 +468,51 @@ func TestAnchor(t *testing.T) {
 			if got := anchor(tc.of); got != tc.want || len(got) > 128 {
 				t.Errorf("anchor(%s) = %s, want %s", tc.of, got, tc.want)
 			}
+		})
+	}
+}
+
+// TestVerifyWaitsForPlaces: as many dry runs are under way at once as attempts may be, and of one namespace fewer.
+func TestVerifyWaitsForPlaces(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, second string // the namespace of the second one
+		limits       func(*Config)
+		busy         bool
+	}{
+		{name: "as many as attempts", second: "other", limits: func(config *Config) { config.Workers = 1 }, busy: true},
+		{name: "of one namespace", second: namespace, limits: func(config *Config) { config.Workers, config.PerNamespace = 2, 1 }, busy: true},
+		{name: "of two", second: "other", limits: func(config *Config) { config.Workers, config.PerNamespace = 2, 1 }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newCluster(t)
+			gate := newGate()
+			c.source.onResolve(func(ctx context.Context, src importer.Source) error {
+				if src.Reference.Repository() == "slow" {
+					return gate.pass(ctx)
+				}
+				return nil
+			})
+			controller := c.idle(tt.limits)
+			verify := func(ctx context.Context, namespace, from string) string {
+				imp := newImport("app-0", newImage("app", "uid-app"), false)
+				imp.Namespace, imp.Spec.From = namespace, from
+				return condition(controller.Verify(ctx, imp).Status.Conditions).Message
+			}
+			c.source.move("slow.example/slow:latest", digestA)
+			var first sync.WaitGroup
+			first.Go(func() { verify(t.Context(), namespace, "slow.example/slow:latest") })
+			gate.wait(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			if tt.busy {
+				cancel()
+			}
+			defer cancel()
+			if got := verify(ctx, tt.second, appFrom); strings.Contains(got, "busy with other dry runs") != tt.busy {
+				t.Errorf("the second one says %q", got)
+			}
+			close(gate.opened)
+			first.Wait()
 		})
 	}
 }

@@ -5,6 +5,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/importer"
+	"tagger.dev/tagger/pkg/limit"
 )
 
 // verifyTimeout bounds a dry run, which answers within one request.
@@ -42,11 +44,21 @@ func (c *Controller) Verify(ctx context.Context, imp *v1beta1.ImageImport) *v1be
 	return imp
 }
 
-// verify is an attempt that copies nothing, within the limit of the host as every attempt.
+// verify is an attempt that copies nothing. As many run at once as attempts may, of a namespace and at a host too.
 func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outcome, error) {
 	ref, err := importer.ParseReference(imp.Spec.From)
 	if err != nil {
 		return outcome{}, err
+	}
+	for _, line := range []struct {
+		places *limit.Keyed
+		of     string
+	}{{c.dryRunsOf, imp.Namespace}, {c.dryRuns, ""}} {
+		release, err := line.places.Acquire(ctx, line.of)
+		if err != nil {
+			return outcome{}, &importer.Error{Kind: importer.Timeout, Err: errors.New("the server is busy with other dry runs; try again later")}
+		}
+		defer release()
 	}
 	release, err := c.acquire(ctx, ref)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"slices"
 
 	"oras.land/oras-go/v2/registry/remote/credentials"
 
@@ -84,22 +83,26 @@ func (config *dockerConfig) ask(ctx context.Context, ref importer.Reference) ([]
 	}}, nil
 }
 
-// distinct returns the credentials that are none of the empty one, each once: one
-// that may travel insecurely by any of its entries may do so.
+// maxCredentials is how many credentials one source is tried with: whoever writes
+// Secrets is not to guess passwords by them.
+const maxCredentials = 16
+
+// distinct returns the credentials that are none of the empty one, each once and
+// the first ones alone: one that may travel insecurely by any of its entries may do
+// so.
 func distinct(all []importer.Credential) []importer.Credential {
 	once := []importer.Credential{}
+	places := map[importer.Credential]int{} // in once, by what they are apart from how they travel
 	for _, c := range all {
 		insecure := c.InsecureTransport
 		c.InsecureTransport = false
-		at := slices.IndexFunc(once, func(other importer.Credential) bool {
-			other.InsecureTransport = false
-			return other == c
-		})
+		at, known := places[c]
 		switch {
 		case c == importer.Credential{}:
-		case at >= 0:
+		case known:
 			once[at].InsecureTransport = once[at].InsecureTransport || insecure
-		default:
+		case len(once) < maxCredentials:
+			places[c] = len(once)
 			c.InsecureTransport = insecure
 			once = append(once, c)
 		}

@@ -6,6 +6,8 @@ package keychain
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,6 +100,21 @@ func TestSecrets(t *testing.T) {
 				t.Error("the error quotes a Secret")
 			}
 		})
+	}
+}
+
+// TestManyCredentials: of more than any source is tried with, the most specific ones are left, and that takes no time.
+func TestManyCredentials(t *testing.T) {
+	t.Parallel()
+	var entries []string
+	for i := range 20_000 {
+		entries = append(entries, fmt.Sprintf(`"quay.io/[a%c]":{"username":"u%d","password":"p"}`, 0x4e00+i, i))
+	}
+	entries = append(entries, `"quay.io/a/b":{"username":"path","password":"p"}`, `"quay.io":{"username":"host","password":"p"}`)
+	large := secret("s", corev1.SecretTypeDockerConfigJson, corev1.DockerConfigJsonKey, `{"auths":{`+strings.Join(entries, ",")+`}}`)
+	got, err := Secrets(func(context.Context) ([]*corev1.Secret, error) { return []*corev1.Secret{large}, nil }).Credentials(t.Context(), parse(t, "quay.io/a/b:v1"))
+	if err != nil || len(got) != 16 || got[0].Username != "path" || slices.Contains(got, importer.Credential{Username: "host", Password: "p"}) {
+		t.Errorf("%d credentials, %v: %v", len(got), got, err)
 	}
 }
 

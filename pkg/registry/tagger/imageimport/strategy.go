@@ -8,6 +8,7 @@ package imageimport
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -82,13 +83,19 @@ func (Strategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
 	}
 }
 
-// keepController has an import belong to its Image for ever: an update that names no controller, as that of a manifest does,
-// must not part them.
+// keepController has an import belong to its Image for ever: an update that names no controller, as that of a manifest does, or
+// another one must not part them.
 func keepController(imp, old *tagger.ImageImport) {
 	controller := metav1.GetControllerOf(old)
-	if controller != nil && metav1.GetControllerOf(imp) == nil {
-		imp.OwnerReferences = append(imp.OwnerReferences, *controller)
+	if controller == nil {
+		return
 	}
+	if now := metav1.GetControllerOf(imp); now != nil && now.UID == controller.UID {
+		return
+	}
+	imp.OwnerReferences = append(slices.DeleteFunc(imp.OwnerReferences, func(owner metav1.OwnerReference) bool {
+		return owner.UID == controller.UID || ptr.Deref(owner.Controller, false)
+	}), *controller)
 }
 
 // Validate validates an ImageImport at its creation.

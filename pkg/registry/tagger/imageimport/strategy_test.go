@@ -93,6 +93,16 @@ func TestUpdate(t *testing.T) {
 			},
 		},
 		{
+			name:   "another Image as its controller",
+			update: newStrategy(),
+			change: func(i *tagger.ImageImport) {
+				i.OwnerReferences = []metav1.OwnerReference{other, {APIVersion: "tagger.dev/v1beta1", Kind: "Image", Name: "another", UID: "another", Controller: ptr.To(true)}}
+			},
+			want: func(i *tagger.ImageImport) {
+				i.OwnerReferences = []metav1.OwnerReference{other, theImage}
+			},
+		},
+		{
 			name:   "the manifest that it was created from, applied again",
 			update: newStrategy(),
 			change: func(i *tagger.ImageImport) {
