@@ -161,16 +161,9 @@ type urls []string
 // UnmarshalJSON implements json.Unmarshaler.
 func (u *urls) UnmarshalJSON(raw []byte) error {
 	*u = nil
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	switch token, err := decoder.Token(); {
-	case err != nil:
+	decoder, present, err := openList(raw)
+	if !present || !decoder.More() {
 		return err
-	case token == nil: // null
-		return nil
-	case token != json.Delim('['):
-		return errors.New("not a list")
-	case !decoder.More():
-		return nil
 	}
 	*u = urls{""}
 	var first string
@@ -183,14 +176,9 @@ type descriptors []descriptor
 // UnmarshalJSON implements json.Unmarshaler.
 func (list *descriptors) UnmarshalJSON(raw []byte) error {
 	*list = nil
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	switch token, err := decoder.Token(); {
-	case err != nil:
+	decoder, present, err := openList(raw)
+	if !present {
 		return err
-	case token == nil: // null
-		return nil
-	case token != json.Delim('['):
-		return errors.New("not a list")
 	}
 	*list = descriptors{} // which is not an absent one
 	for decoder.More() {
@@ -204,6 +192,21 @@ func (list *descriptors) UnmarshalJSON(raw []byte) error {
 		*list = append(*list, d)
 	}
 	return nil
+}
+
+// openList returns what reads the elements of a list in JSON one by one; null is
+// not present.
+func openList(raw []byte) (elements *json.Decoder, present bool, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	switch token, err := decoder.Token(); {
+	case err != nil:
+		return nil, false, err
+	case token == nil: // null
+		return nil, false, nil
+	case token != json.Delim('['):
+		return nil, false, errors.New("not a list")
+	}
+	return decoder, true, nil
 }
 
 func (m *manifest) index(entries descriptors) error {
