@@ -105,24 +105,24 @@ func StartEtcd(ctx context.Context, config EtcdConfig) (*Etcd, error) {
 		lock:    lock,
 		log:     &lumberjack.Logger{Filename: filepath.Join(dir, "etcd.log"), MaxSize: maxLogMegabytes, MaxBackups: 1},
 	}
-	if err := e.start(ctx, dir, config.QuotaBytes); err != nil {
+	if err := e.start(ctx, config.QuotaBytes); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("starting etcd in %s: %w", dir, err)
 	}
 	return e, nil
 }
 
-func (e *Etcd) start(ctx context.Context, dir string, quotaBytes int64) (err error) {
-	if err := checkDatabase(filepath.Join(dir, "member", "snap", "db")); err != nil {
+func (e *Etcd) start(ctx context.Context, quotaBytes int64) (err error) {
+	if err := checkDatabase(filepath.Join(e.dir, "member", "snap", "db")); err != nil {
 		return err
 	}
-	if e.socket = filepath.Join(dir, "client.sock"); len(e.socket) > maxSocketPath {
+	if e.socket = filepath.Join(e.dir, "client.sock"); len(e.socket) > maxSocketPath {
 		if e.socketDir, err = os.MkdirTemp("", "tagger-etcd-"); err != nil {
 			return err
 		}
 		e.socket = filepath.Join(e.socketDir, "client.sock")
 	}
-	if e.server, err = serve(e.serverConfig(dir, quotaBytes)); err != nil {
+	if e.server, err = serve(e.serverConfig(quotaBytes)); err != nil {
 		return err
 	}
 	select {
@@ -150,10 +150,10 @@ func checkDatabase(name string) error {
 	return db.Close()
 }
 
-func (e *Etcd) serverConfig(dir string, quotaBytes int64) *embed.Config {
+func (e *Etcd) serverConfig(quotaBytes int64) *embed.Config {
 	cfg := embed.NewConfig()
 	cfg.Name = memberName
-	cfg.Dir = dir
+	cfg.Dir = e.dir
 	cfg.TickMs = heartbeatMilliseconds
 	cfg.ElectionMs = electionMilliseconds
 	cfg.QuotaBackendBytes = DefaultEtcdQuotaBytes

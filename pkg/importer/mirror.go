@@ -10,7 +10,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -167,22 +166,12 @@ func (c *copying) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 // stream begins to read a blob, once there is a place for another stream of the
 // host, of the scope and of the process. Done gives them back.
 func (c *copying) stream(ctx context.Context, d ocispec.Descriptor) (body io.Reader, done func(), err error) {
-	var places []func()
-	release := func() {
-		for _, place := range slices.Backward(places) {
-			place()
-		}
-	}
-	for _, line := range []struct {
-		places *limit.Keyed
-		of     string
-	}{{c.shares, c.src.Scope}, {c.hosts, c.src.Reference.Registry()}, {c.streams, ""}} { // who waits for its share keeps nobody else
-		place, err := line.places.Acquire(ctx, line.of)
-		if err != nil {
-			release()
-			return nil, nil, err
-		}
-		places = append(places, place)
+	release, err := limit.AcquireAll(ctx,
+		limit.Place{Of: c.shares, Key: c.src.Scope}, // first: who waits for its share keeps nobody else
+		limit.Place{Of: c.hosts, Key: c.src.Reference.Registry()},
+		limit.Place{Of: c.streams})
+	if err != nil {
+		return nil, nil, err
 	}
 	resp, err := c.do(ctx, http.MethodGet, object{"blobs", d.Digest.String(), ""}) //nolint:bodyclose // the caller closes the body that is returned
 	if err != nil {

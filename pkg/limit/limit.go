@@ -8,6 +8,7 @@ package limit
 import (
 	"container/list"
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -108,6 +109,31 @@ func (k *Keyed) Acquire(ctx context.Context, key string) (release func(), err er
 		k.release(key)
 	}
 	return nil, ctx.Err()
+}
+
+// Place names a place of a key.
+type Place struct {
+	Of  *Keyed
+	Key string
+}
+
+// AcquireAll is Acquire for several places, one after the other; release gives all back.
+func AcquireAll(ctx context.Context, places ...Place) (release func(), err error) {
+	var releases []func()
+	release = func() {
+		for _, one := range slices.Backward(releases) {
+			one()
+		}
+	}
+	for _, place := range places {
+		one, err := place.Of.Acquire(ctx, place.Key)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		releases = append(releases, one)
+	}
+	return release, nil
 }
 
 // Idle reports whether no place is taken and nobody waits for one.

@@ -234,3 +234,22 @@ func TestShare(t *testing.T) {
 		}
 	}
 }
+
+func TestAcquireAll(t *testing.T) {
+	t.Parallel()
+	first, second := NewKeyed(1), NewKeyed(1)
+	places := []Place{{Of: first, Key: "a"}, {Of: second}}
+	release, err := AcquireAll(t.Context(), places...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := AcquireAll(ended, Place{Of: first, Key: "b"}, Place{Of: second}); err == nil {
+		t.Error("a place was given that is taken")
+	}
+	release()
+	if !first.Idle() || !second.Idle() {
+		t.Error("places are still taken")
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/importer"
+	"tagger.dev/tagger/pkg/limit"
 )
 
 // verifyTimeout bounds a dry run, which answers within one request.
@@ -49,9 +50,9 @@ func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outc
 	if err != nil {
 		return outcome{}, err
 	}
-	done, err := c.acquireDryRun(ctx, imp.Namespace)
+	done, err := limit.AcquireAll(ctx, limit.Place{Of: c.dryRunsOf, Key: imp.Namespace}, limit.Place{Of: c.dryRuns})
 	if err != nil {
-		return outcome{}, err
+		return outcome{}, &importer.Error{Kind: importer.Timeout, Err: errors.New("the server is busy with other dry runs; try again later")}
 	}
 	defer done()
 	release, err := c.acquire(ctx, ref)
@@ -71,21 +72,6 @@ func (c *Controller) verify(ctx context.Context, imp *v1beta1.ImageImport) (outc
 		namespace: imp.Namespace, image: imp.Spec.TargetImage, importUID: imp.UID, from: imp.Spec.From,
 		mirror: ptr.Deref(imp.Spec.Mirror, false), insecure: ptr.Deref(imp.Spec.Insecure, false), verify: true,
 	}, history, func(importer.Progress) {})
-}
-
-// acquireDryRun waits for a place of a namespace and of the server.
-func (c *Controller) acquireDryRun(ctx context.Context, namespace string) (release func(), err error) {
-	busy := &importer.Error{Kind: importer.Timeout, Err: errors.New("the server is busy with other dry runs; try again later")}
-	ofNamespace, err := c.dryRunsOf.Acquire(ctx, namespace)
-	if err != nil {
-		return nil, busy
-	}
-	ofServer, err := c.dryRuns.Acquire(ctx, "")
-	if err != nil {
-		ofNamespace()
-		return nil, busy
-	}
-	return func() { ofServer(); ofNamespace() }, nil
 }
 
 // acquire waits for a place at the host of a reference, for something else than an attempt, as long as ctx lives.
