@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/distribution"
@@ -22,26 +23,30 @@ type layersAuthorizer struct {
 }
 
 // verbs are those of images/layers.
-var verbs = map[distribution.Action]string{distribution.ActionPull: "get"}
+var verbs = map[distribution.Action]string{
+	distribution.ActionPull: "get", distribution.ActionPush: "update", distribution.ActionDelete: "delete",
+}
 
-// Authorize implements distribution.Authorizer.
+// Authorize implements distribution.Authorizer. The context that it returns has the user.
 func (l *layersAuthorizer) Authorize(ctx context.Context, creds distribution.Credentials, repo distribution.Repository,
-	action distribution.Action) error {
+	action distribution.Action) (context.Context, error) {
 	if creds.Token == "" {
-		return distribution.ErrUnauthenticated
+		return nil, distribution.ErrUnauthenticated
 	}
 	caller, known, err := l.tokens.AuthenticateToken(ctx, creds.Token)
 	switch {
 	case err != nil:
-		return fmt.Errorf("reviewing a token: %w", err)
+		return nil, fmt.Errorf("reviewing a token: %w", err)
 	case !known:
-		return distribution.ErrUnauthenticated
-	case repo == distribution.Repository{}:
-		return nil
+		return nil, distribution.ErrUnauthenticated
+	}
+	ctx = request.WithUser(ctx, caller.User)
+	if repo == (distribution.Repository{}) {
+		return ctx, nil
 	}
 	verb, known := verbs[action]
 	if !known {
-		return distribution.ErrDenied
+		return nil, distribution.ErrDenied
 	}
 	decision, _, err := l.authorizer.Authorize(ctx, authorizer.AttributesRecord{
 		User: caller.User, Verb: verb, Namespace: repo.Namespace, Name: repo.Name, ResourceRequest: true,
@@ -49,9 +54,9 @@ func (l *layersAuthorizer) Authorize(ctx context.Context, creds distribution.Cre
 	})
 	switch {
 	case decision == authorizer.DecisionAllow:
-		return nil
+		return ctx, nil
 	case err != nil:
-		return fmt.Errorf("authorising %s of images/layers: %w", verb, err)
+		return nil, fmt.Errorf("authorising %s of images/layers: %w", verb, err)
 	}
-	return distribution.ErrDenied
+	return nil, distribution.ErrDenied
 }

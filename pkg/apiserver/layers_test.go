@@ -12,6 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"tagger.dev/tagger/pkg/distribution"
 )
@@ -22,8 +23,11 @@ func TestLayersAuthorizer(t *testing.T) {
 	down := errors.New("kube-apiserver is down")
 	alice := &user.DefaultInfo{Name: "alice"}
 	app := distribution.Repository{Namespace: "a", Name: "app"}
-	asks := &authorizer.AttributesRecord{User: alice, Verb: "get", Namespace: "a", Name: "app", ResourceRequest: true,
-		APIGroup: "tagger.dev", APIVersion: "v1beta1", Resource: "images", Subresource: "layers"}
+	asksTo := func(verb string) *authorizer.AttributesRecord {
+		return &authorizer.AttributesRecord{User: alice, Verb: verb, Namespace: "a", Name: "app", ResourceRequest: true,
+			APIGroup: "tagger.dev", APIVersion: "v1beta1", Resource: "images", Subresource: "layers"}
+	}
+	asks := asksTo("get")
 	tests := []struct {
 		name     string
 		token    string
@@ -39,6 +43,8 @@ func TestLayersAuthorizer(t *testing.T) {
 		{name: "nobody knows", token: "down", repo: app, action: distribution.ActionPull, want: down},
 		{name: "the endpoint itself", token: "alice"},
 		{name: "allowed", token: "alice", repo: app, action: distribution.ActionPull, decision: authorizer.DecisionAllow, asked: asks},
+		{name: "a push", token: "alice", repo: app, action: distribution.ActionPush, decision: authorizer.DecisionAllow, asked: asksTo("update")},
+		{name: "a deletion", token: "alice", repo: app, action: distribution.ActionDelete, decision: authorizer.DecisionAllow, asked: asksTo("delete")},
 		{name: "denied", token: "alice", repo: app, action: distribution.ActionPull, decision: authorizer.DecisionDeny, want: distribution.ErrDenied, asked: asks},
 		{name: "no opinion", token: "alice", repo: app, action: distribution.ActionPull, decision: authorizer.DecisionNoOpinion, want: distribution.ErrDenied, asked: asks},
 		{name: "no decision", token: "alice", repo: app, action: distribution.ActionPull, decision: authorizer.DecisionNoOpinion, err: down, want: down, asked: asks},
@@ -64,9 +70,14 @@ func TestLayersAuthorizer(t *testing.T) {
 					return tt.decision, "", tt.err
 				}),
 			}
-			err := l.Authorize(t.Context(), distribution.Credentials{Token: tt.token}, tt.repo, tt.action)
+			ctx, err := l.Authorize(t.Context(), distribution.Credentials{Token: tt.token}, tt.repo, tt.action)
 			if !errors.Is(err, tt.want) {
 				t.Errorf("%v, want %v", err, tt.want)
+			}
+			if err == nil {
+				if caller, _ := request.UserFrom(ctx); caller != user.Info(alice) {
+					t.Errorf("goes on for %v, want alice", caller)
+				}
 			}
 			if diff := cmp.Diff(tt.asked, asked); diff != "" {
 				t.Errorf("asked (-want +got):\n%s", diff)

@@ -45,8 +45,15 @@ type Content interface {
 // Action is what a caller wants to do with a repository.
 type Action string
 
-// ActionPull reads manifests and blobs.
-const ActionPull Action = "pull"
+// The actions there are.
+const (
+	// ActionPull reads manifests and blobs.
+	ActionPull Action = "pull"
+	// ActionPush writes manifests and blobs.
+	ActionPush Action = "push"
+	// ActionDelete removes tags, manifests and blobs.
+	ActionDelete Action = "delete"
+)
 
 // Credentials are what a request presents; the zero value is an anonymous one.
 // A Basic password and a Bearer token are the same thing here, since docker
@@ -69,14 +76,15 @@ func (c Credentials) String() string {
 // GoString is String, for %#v.
 func (c Credentials) GoString() string { return c.String() }
 
-// Authorizer decides who may do what. It is called once for every well-formed
+// Authorizer decides who may do what. It is called for every well-formed
 // request, concurrently.
 //
-// It returns nil to let the request pass, an error that wraps
-// ErrUnauthenticated to ask for (other) credentials, one that wraps ErrDenied
-// to make the repository look absent. Any other error is the server's fault.
+// It returns the context in which the Backend is to do that, which may say for
+// whom; an error that wraps ErrUnauthenticated to ask for (other) credentials,
+// one that wraps ErrDenied where these may not do that. Any other error is the
+// server's fault.
 // For the endpoint itself, /v2/, repo is the zero Repository: the question is
 // then only whether the credentials are good.
 type Authorizer interface {
-	Authorize(ctx context.Context, creds Credentials, repo Repository, action Action) error
+	Authorize(ctx context.Context, creds Credentials, repo Repository, action Action) (context.Context, error)
 }

@@ -72,25 +72,26 @@ func (h *handler) handle(r *http.Request) (respond func(http.ResponseWriter), er
 	if err != nil {
 		return nil, err
 	}
-	if err := h.authz.Authorize(r.Context(), creds, req.repo, ActionPull); err != nil {
+	ctx, err := h.authz.Authorize(r.Context(), creds, req.repo, ActionPull)
+	if err != nil {
 		return nil, fmt.Errorf("authorizing %s: %w", req.path(), err)
 	}
 
 	switch req.kind {
 	case kindManifest, kindBlob:
-		content, err := h.open(r.Context(), req)
+		content, err := h.open(ctx, req)
 		if err != nil {
 			return nil, fmt.Errorf("opening %s: %w", req.path(), err)
 		}
 		return func(w http.ResponseWriter) { serveContent(w, r, content) }, nil
 	case kindReferrers:
-		referrers, err := h.backend.Referrers(r.Context(), req.repo, req.digest)
+		referrers, err := h.backend.Referrers(ctx, req.repo, req.digest)
 		if err != nil {
 			return nil, fmt.Errorf("listing %s: %w", req.path(), err)
 		}
 		return func(w http.ResponseWriter) { serveReferrers(w, r, referrers) }, nil
 	case kindTags:
-		tags, err := h.backend.Tags(r.Context(), req.repo)
+		tags, err := h.backend.Tags(ctx, req.repo)
 		if err != nil {
 			return nil, fmt.Errorf("listing %s: %w", req.path(), err)
 		}

@@ -103,16 +103,16 @@ func (t *text) Descriptor() ocispec.Descriptor { return t.desc }
 // tokenAuthorizer knows two tokens: "all" may do everything, "none" nothing.
 type tokenAuthorizer struct{}
 
-func (tokenAuthorizer) Authorize(_ context.Context, creds Credentials, repo Repository, action Action) error {
+func (tokenAuthorizer) Authorize(ctx context.Context, creds Credentials, repo Repository, action Action) (context.Context, error) {
 	switch {
 	case creds.Token == "all" && action == ActionPull, creds.Token == "none" && repo == Repository{}:
-		return nil
+		return ctx, nil
 	case creds.Token == "none":
-		return fmt.Errorf("secret: %w", ErrDenied)
+		return nil, fmt.Errorf("secret: %w", ErrDenied)
 	case creds.Token == "down":
-		return errors.New("secret: the authority does not answer")
+		return nil, errors.New("secret: the authority does not answer")
 	default:
-		return fmt.Errorf("secret: %w", ErrUnauthenticated)
+		return nil, fmt.Errorf("secret: %w", ErrUnauthenticated)
 	}
 }
 

@@ -33,11 +33,11 @@ import (
 // onlyToken lets one token do everything.
 type onlyToken string
 
-func (t onlyToken) Authorize(_ context.Context, creds distribution.Credentials, _ distribution.Repository, _ distribution.Action) error {
+func (t onlyToken) Authorize(ctx context.Context, creds distribution.Credentials, _ distribution.Repository, _ distribution.Action) (context.Context, error) {
 	if creds.Token != string(t) {
-		return distribution.ErrUnauthenticated
+		return nil, distribution.ErrUnauthenticated
 	}
-	return nil
+	return ctx, nil
 }
 
 // TestPullThroughEndpoint pulls an index of two platforms with crane's library,
