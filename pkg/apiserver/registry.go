@@ -38,7 +38,7 @@ type registryServer struct {
 
 func newRegistryServer(config *RegistryConfig, authz authorizer.Authorizer) *registryServer {
 	return &registryServer{config: config, server: &http.Server{
-		Handler:           distribution.New(config.Backend, &layersAuthorizer{config.Tokens, authz}),
+		Handler:           distribution.New(config.Backend, &layersAuthorizer{config.Tokens, authz}, distribution.Options{}),
 		TLSConfig:         config.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,

@@ -30,6 +30,48 @@ type Backend interface {
 	Tags(ctx context.Context, repo Repository) ([]string, error)
 	// Blob opens a blob.
 	Blob(ctx context.Context, repo Repository, dgst digest.Digest) (Content, error)
+
+	// Mount has a repository hold a blob that another one holds, which the caller
+	// may read. It fails with ErrBlobUnknown where that cannot be done.
+	Mount(ctx context.Context, repo, from Repository, dgst digest.Digest) error
+	// StartUpload begins an upload, whose content will probably be of that algorithm.
+	StartUpload(ctx context.Context, repo Repository, algorithm digest.Algorithm) (Upload, error)
+	// ResumeUpload returns an upload that was begun and is neither committed nor
+	// cancelled, for one caller at a time; the others wait until ctx ends. It fails
+	// with ErrUploadUnknown where the repository has none of that name.
+	ResumeUpload(ctx context.Context, repo Repository, id string) (Upload, error)
+	// PutManifest stores a manifest and points tags at it, which may be none. It
+	// has been looked at no further than desc says; digest and size are right. It
+	// fails with ErrManifestInvalid where it cannot be read as its media type, and
+	// with ErrManifestBlobUnknown where something that it names is not there.
+	PutManifest(ctx context.Context, repo Repository, desc ocispec.Descriptor, manifest []byte, tags []string) error
+	// DeleteTag removes a tag and leaves what it points to.
+	DeleteTag(ctx context.Context, repo Repository, tag string) error
+	// DeleteManifest removes a manifest and all tags that point to it. It fails with
+	// ErrInUse where another manifest names it.
+	DeleteManifest(ctx context.Context, repo Repository, dgst digest.Digest) error
+	// DeleteBlob removes a blob. It fails with ErrInUse where a manifest names it.
+	DeleteBlob(ctx context.Context, repo Repository, dgst digest.Digest) error
+}
+
+// Upload is a blob that comes in pieces, at the hands of one caller. After an error
+// it may have more than before, but not other bytes than those that were sent.
+type Upload interface {
+	// ID is by what ResumeUpload finds it. It may be another one after Append.
+	ID() string
+	// Size is how many bytes there are.
+	Size() int64
+	// Append adds what r has, to its end; size is how much that is, or -1 where
+	// it is not known.
+	Append(ctx context.Context, r io.Reader, size int64) error
+	// Commit adds what r has, as Append does, and makes the content a blob of the
+	// repository. It fails with ErrDigestInvalid where it has another digest; then
+	// the upload is no more.
+	Commit(ctx context.Context, r io.Reader, size int64, dgst digest.Digest) error
+	// Cancel gives the upload up.
+	Cancel(ctx context.Context) error
+	// Close lets others have it. It is called after all else.
+	io.Closer
 }
 
 // Content is an opened manifest or blob, which the caller closes. It stays

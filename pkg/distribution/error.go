@@ -6,8 +6,12 @@ package distribution
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // Error is a kind of failure that a client is told about. Its values are
@@ -33,8 +37,33 @@ const (
 	ErrPaginationInvalid
 	// ErrUnauthenticated: no credentials, or none that are accepted.
 	ErrUnauthenticated
-	// ErrDenied: the caller may not do this. It is written as ErrNameUnknown.
+	// ErrDenied: the caller may not do this. It is written as ErrNameUnknown, or as
+	// ErrForbidden to who may read the repository.
 	ErrDenied
+	// ErrForbidden: the caller may not do this to a repository that it may read.
+	ErrForbidden
+	// ErrUploadUnknown: no such upload in the repository.
+	ErrUploadUnknown
+	// ErrUploadInvalid: the upload cannot go on so.
+	ErrUploadInvalid
+	// ErrRangeInvalid: a chunk that does not begin where the upload ends.
+	ErrRangeInvalid
+	// ErrSizeInvalid: larger than may be, or of another size than was said.
+	ErrSizeInvalid
+	// ErrManifestInvalid: not a manifest that is served.
+	ErrManifestInvalid
+	// ErrManifestBlobUnknown: a manifest that names what is not in the repository.
+	ErrManifestBlobUnknown
+	// ErrInUse: a manifest of the repository names what was to be deleted.
+	ErrInUse
+	// ErrReserved: a tag that is not the client's to write.
+	ErrReserved
+	// ErrConflict: somebody else does the same at this moment.
+	ErrConflict
+	// ErrTooMany: too much of it at once.
+	ErrTooMany
+	// ErrNoSpace: the disk is full.
+	ErrNoSpace
 	// ErrUnsupported: the method is not served.
 	ErrUnsupported
 	// ErrEndpointUnknown: the path is none of the specification, or of a part
@@ -51,21 +80,51 @@ var answers = map[Error]struct {
 	code    string
 	message string
 }{
-	ErrInternal:          {http.StatusInternalServerError, "UNKNOWN", "internal error"},
-	ErrNameInvalid:       {http.StatusBadRequest, "NAME_INVALID", "invalid repository name: it is NAMESPACE/NAME in lower case"},
-	ErrNameUnknown:       {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
-	ErrManifestUnknown:   {http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown to the repository"},
-	ErrBlobUnknown:       {http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to the repository"},
-	ErrDigestInvalid:     {http.StatusBadRequest, "DIGEST_INVALID", "invalid digest: it is sha256: and 64, or sha512: and 128 hexadecimal digits in lower case"},
-	ErrPaginationInvalid: {http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results: n is a number, not negative"},
-	ErrUnauthenticated:   {http.StatusUnauthorized, "UNAUTHORIZED", "authentication required: any user name, and a token as the password"},
-	ErrDenied:            {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
-	ErrUnsupported:       {http.StatusMethodNotAllowed, "UNSUPPORTED", "operation not supported"},
-	ErrEndpointUnknown:   {http.StatusNotFound, "UNSUPPORTED", "endpoint not supported"},
+	ErrInternal:            {http.StatusInternalServerError, "UNKNOWN", "internal error"},
+	ErrNameInvalid:         {http.StatusBadRequest, "NAME_INVALID", "invalid repository name: it is NAMESPACE/NAME in lower case"},
+	ErrNameUnknown:         {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
+	ErrManifestUnknown:     {http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest unknown to the repository"},
+	ErrBlobUnknown:         {http.StatusNotFound, "BLOB_UNKNOWN", "blob unknown to the repository"},
+	ErrDigestInvalid:       {http.StatusBadRequest, "DIGEST_INVALID", "invalid digest: it is sha256: and 64, or sha512: and 128 hexadecimal digits in lower case"},
+	ErrPaginationInvalid:   {http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results: n is a number, not negative"},
+	ErrUnauthenticated:     {http.StatusUnauthorized, "UNAUTHORIZED", "authentication required: any user name, and a token as the password"},
+	ErrDenied:              {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
+	ErrForbidden:           {http.StatusForbidden, "DENIED", "you may read this repository, but not do that: pushes need the right to update images/layers in the namespace, deletions that to delete it"},
+	ErrUploadUnknown:       {http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "upload unknown to the repository: it ended, or was given up"},
+	ErrUploadInvalid:       {http.StatusBadRequest, "BLOB_UPLOAD_INVALID", "invalid upload"},
+	ErrRangeInvalid:        {http.StatusRequestedRangeNotSatisfiable, "BLOB_UPLOAD_INVALID", "a chunk begins where the upload ends: see the header Range"},
+	ErrSizeInvalid:         {http.StatusRequestEntityTooLarge, "SIZE_INVALID", "the content is larger than this registry accepts"},
+	ErrManifestInvalid:     {http.StatusBadRequest, "MANIFEST_INVALID", "invalid manifest"},
+	ErrManifestBlobUnknown: {http.StatusBadRequest, "MANIFEST_BLOB_UNKNOWN", "the manifest names content that is not in this repository: push that first"},
+	ErrInUse:               {http.StatusConflict, "DENIED", "a manifest of this repository names it: delete that first"},
+	ErrReserved:            {http.StatusForbidden, "DENIED", "tags that begin with anchor- are Tagger's own"},
+	ErrConflict:            {http.StatusConflict, "UNKNOWN", "somebody else did the same at this moment: try again"},
+	ErrTooMany:             {http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many requests: try again later"},
+	ErrNoSpace:             {http.StatusInsufficientStorage, "UNKNOWN", "the disk of the registry is full: tell the administrator"},
+	ErrUnsupported:         {http.StatusMethodNotAllowed, "UNSUPPORTED", "operation not supported"},
+	ErrEndpointUnknown:     {http.StatusNotFound, "UNSUPPORTED", "endpoint not supported"},
 }
 
 // Error returns the text that clients are told.
 func (e Error) Error() string { return answers[e].message }
+
+// Message is an Error with a text of its own that the client is told.
+type Message struct {
+	Kind Error
+	Text string
+}
+
+// Error returns that text.
+func (m *Message) Error() string { return m.Text }
+
+// Unwrap returns the kind.
+func (m *Message) Unwrap() error { return m.Kind }
+
+// Explain returns an error of a kind with a text for the client, which says what to
+// do about it and gives nothing away.
+func Explain(kind Error, format string, args ...any) error {
+	return &Message{kind, fmt.Sprintf(format, args...)}
+}
 
 // asError finds the Error that err wraps, ErrInternal where there is none.
 func asError(err error) Error {
@@ -75,6 +134,17 @@ func asError(err error) Error {
 	}
 	return ErrInternal
 }
+
+// notAllowed is ErrUnsupported with the methods that are.
+func notAllowed(allowed map[string]Action) error {
+	return &methodError{slices.Sorted(maps.Keys(allowed))}
+}
+
+type methodError struct{ allowed []string }
+
+func (*methodError) Error() string { return ErrUnsupported.Error() }
+
+func (*methodError) Unwrap() error { return ErrUnsupported }
 
 // errorDocument is the body of every failure, section "Error Codes".
 type errorDocument struct {
@@ -86,21 +156,29 @@ type errorEntry struct {
 	Message string `json:"message"`
 }
 
-// write sends e as the whole response.
-func (e Error) write(w http.ResponseWriter) {
-	answer := answers[e]
-	body, err := json.Marshal(errorDocument{Errors: []errorEntry{{Code: answer.code, Message: answer.message}}})
-	if err != nil {
-		panic(err) // two strings always marshal
+// writeError sends err as the whole response.
+func writeError(w http.ResponseWriter, err error) {
+	kind := asError(err)
+	answer := answers[kind]
+	text := answer.message
+	if message := (*Message)(nil); errors.As(err, &message) {
+		text = message.Text
+	}
+	body, err2 := json.Marshal(errorDocument{Errors: []errorEntry{{Code: answer.code, Message: text}}})
+	if err2 != nil {
+		panic(err2) // two strings always marshal
 	}
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	switch e {
-	case ErrUnauthenticated:
+	if kind == ErrUnauthenticated {
 		header.Set("WWW-Authenticate", `Basic realm="Tagger"`)
-	case ErrUnsupported:
-		header.Set("Allow", "GET, HEAD")
+	}
+	if method := (*methodError)(nil); errors.As(err, &method) {
+		header.Set("Allow", strings.Join(method.allowed, ", "))
+	}
+	if kind == ErrTooMany {
+		header.Set("Retry-After", "5")
 	}
 	w.WriteHeader(answer.status)
 	// An error here means that the client is gone; nobody is left to tell.

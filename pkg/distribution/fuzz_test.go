@@ -18,7 +18,7 @@ func FuzzRange(f *testing.F) {
 	}
 	f.Add("bytes=1-2", `"`+blobDigest.String()+`"`)
 	f.Add("bytes=1-2", `"other"`)
-	handler := New(memory{}, tokenAuthorizer{})
+	handler := New(memory{}, tokenAuthorizer{}, Options{})
 	f.Fuzz(func(t *testing.T, byteRange, condition string) {
 		r := httptest.NewRequest(http.MethodGet, "/v2/ns/app/blobs/"+blobDigest.String(), nil)
 		r.SetBasicAuth("x", "all")

@@ -4,11 +4,13 @@
 package distribution
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -22,17 +24,36 @@ import (
 	"k8s.io/klog/v2"
 )
 
+// Options of an endpoint. The zero value has the defaults.
+type Options struct {
+	// MaxManifestBytes is how large a pushed manifest may be. Default 4 MiB, which
+	// the specification asks for at least.
+	MaxManifestBytes int64
+	// MaxBlobBytes is how large a pushed blob may be. Default: as large as it likes.
+	MaxBlobBytes int64
+	// StallTimeout ends a request whose body does not go on. Default one minute.
+	StallTimeout time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	o.MaxManifestBytes = cmp.Or(o.MaxManifestBytes, 4<<20)
+	o.MaxBlobBytes = cmp.Or(o.MaxBlobBytes, math.MaxInt64)
+	o.StallTimeout = cmp.Or(o.StallTimeout, time.Minute)
+	return o
+}
+
 // New returns the endpoint over backend, guarded by authz. It serves every
 // path that it is given: what lies outside /v2/ is answered as unknown.
 //
 // Logs go to the logger of the request's context.
-func New(backend Backend, authz Authorizer) http.Handler {
-	return &handler{backend: backend, authz: authz}
+func New(backend Backend, authz Authorizer, options Options) http.Handler {
+	return &handler{backend: backend, authz: authz, options: options.withDefaults()}
 }
 
 type handler struct {
 	backend Backend
 	authz   Authorizer
+	options Options
 }
 
 // ServeHTTP implements http.Handler.
@@ -40,24 +61,26 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	header.Set("X-Content-Type-Options", "nosniff")
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &movingBody{r.Body, http.NewResponseController(w), h.options.StallTimeout}
+	}
 
-	respond, err := h.handle(r)
+	respond, err := h.handle(header, r)
 	if err != nil {
-		kind := asError(err)
 		// A caller that went away is no failure of the server.
-		if kind == ErrInternal && r.Context().Err() == nil {
+		if asError(err) == ErrInternal && r.Context().Err() == nil {
 			klog.FromContext(r.Context()).Error(err, "Serving a registry request failed", "method", r.Method)
 		}
-		kind.write(w)
+		writeError(w, err)
 		return
 	}
 	respond(w)
 }
 
 // handle does all that can fail before the first byte of a response is sent,
-// and returns what sends it. A panic of the backend or the authorizer is an
-// error like any other.
-func (h *handler) handle(r *http.Request) (respond func(http.ResponseWriter), err error) {
+// and returns what sends it; with an error header may have something to say as
+// well. A panic of the backend or the authorizer is an error like any other.
+func (h *handler) handle(header http.Header, r *http.Request) (respond func(http.ResponseWriter), err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
@@ -72,28 +95,57 @@ func (h *handler) handle(r *http.Request) (respond func(http.ResponseWriter), er
 	if err != nil {
 		return nil, err
 	}
-	ctx, err := h.authz.Authorize(r.Context(), creds, req.repo, ActionPull)
+	ctx, err := h.authz.Authorize(r.Context(), creds, req.repo, req.action)
 	if err != nil {
-		return nil, fmt.Errorf("authorizing %s: %w", req.path(), err)
+		return nil, fmt.Errorf("authorizing %s: %w", req.path(), h.refusal(r.Context(), creds, req, err))
 	}
+	respond, err = h.dispatch(ctx, header, r, creds, req)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", req.method, req.path(), err)
+	}
+	return respond, nil
+}
 
+// refusal tells who may read a repository that it is there.
+func (h *handler) refusal(ctx context.Context, creds Credentials, req request, err error) error {
+	if req.action == ActionPull || !errors.Is(err, ErrDenied) {
+		return err
+	}
+	if _, pullErr := h.authz.Authorize(ctx, creds, req.repo, ActionPull); pullErr == nil {
+		return ErrForbidden
+	}
+	return err
+}
+
+// dispatch does what an authorised request asks for.
+func (h *handler) dispatch(ctx context.Context, header http.Header, r *http.Request, creds Credentials, req request) (func(http.ResponseWriter), error) {
 	switch req.kind {
+	case kindUploads:
+		return h.startUpload(ctx, r, creds, req)
+	case kindUpload:
+		return h.upload(ctx, header, r, req)
 	case kindManifest, kindBlob:
+		switch req.action {
+		case ActionPush:
+			return h.putManifest(ctx, r, req)
+		case ActionDelete:
+			return h.remove(ctx, req)
+		}
 		content, err := h.open(ctx, req)
 		if err != nil {
-			return nil, fmt.Errorf("opening %s: %w", req.path(), err)
+			return nil, err
 		}
 		return func(w http.ResponseWriter) { serveContent(w, r, content) }, nil
 	case kindReferrers:
 		referrers, err := h.backend.Referrers(ctx, req.repo, req.digest)
 		if err != nil {
-			return nil, fmt.Errorf("listing %s: %w", req.path(), err)
+			return nil, err
 		}
 		return func(w http.ResponseWriter) { serveReferrers(w, r, referrers) }, nil
 	case kindTags:
 		tags, err := h.backend.Tags(ctx, req.repo)
 		if err != nil {
-			return nil, fmt.Errorf("listing %s: %w", req.path(), err)
+			return nil, err
 		}
 		return listTags(r, req.repo, tags)
 	default:

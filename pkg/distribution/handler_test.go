@@ -32,9 +32,9 @@ var (
 	brokenDigest = digest.FromString("broken")
 )
 
-// memory is a backend with one repository, ns/app. The tag "fails" is the
+// memory is a backend with one repository, ns/app, that nobody writes to. The tag "fails" is the
 // server's fault, "panics" a bug.
-type memory struct{}
+type memory struct{ readOnly }
 
 func (memory) Resolve(_ context.Context, repo Repository, tag string) (ocispec.Descriptor, error) {
 	switch {
@@ -100,14 +100,15 @@ func newText(s string, desc ocispec.Descriptor) *text {
 func (*text) Close() error                     { return nil }
 func (t *text) Descriptor() ocispec.Descriptor { return t.desc }
 
-// tokenAuthorizer knows two tokens: "all" may do everything, "none" nothing.
+// tokenAuthorizer knows three tokens: "all" may do everything, "none" nothing, and
+// "pull" pulls from ns/app.
 type tokenAuthorizer struct{}
 
 func (tokenAuthorizer) Authorize(ctx context.Context, creds Credentials, repo Repository, action Action) (context.Context, error) {
 	switch {
-	case creds.Token == "all" && action == ActionPull, creds.Token == "none" && repo == Repository{}:
+	case creds.Token == "all", creds.Token == "none" && repo == Repository{}, creds.Token == "pull" && repo == repoApp && action == ActionPull:
 		return ctx, nil
-	case creds.Token == "none":
+	case creds.Token == "none", creds.Token == "pull":
 		return nil, fmt.Errorf("secret: %w", ErrDenied)
 	case creds.Token == "down":
 		return nil, errors.New("secret: the authority does not answer")
@@ -136,11 +137,8 @@ func errorAnswer(status int, code, message string) answer {
 
 func of(e Error) answer {
 	a := errorAnswer(answers[e].status, answers[e].code, answers[e].message)
-	switch e {
-	case ErrUnauthenticated:
+	if e == ErrUnauthenticated {
 		a.Challenge = `Basic realm="Tagger"`
-	case ErrUnsupported:
-		a.Allow = "GET, HEAD"
 	}
 	return a
 }
@@ -232,7 +230,14 @@ func TestHandler(t *testing.T) {
 		{name: "not so many", path: tagsPath + "?n=-1", want: of(ErrPaginationInvalid)},
 		{name: "tags of nothing", path: "/v2/ns/other/tags/list", want: of(ErrNameUnknown)},
 		{name: "tags, denied", path: tagsPath, header: bearer("none"), want: of(ErrNameUnknown)},
-		{name: "push", method: http.MethodPost, path: "/v2/ns/app/blobs/uploads/", want: of(ErrUnsupported)},
+		{name: "a method that is not served", method: http.MethodPatch, path: "/v2/ns/app/manifests/latest", want: func() answer {
+			a := of(ErrUnsupported)
+			a.Allow = "DELETE, GET, HEAD, PUT"
+			return a
+		}()},
+		{name: "push by who may pull", method: http.MethodPost, path: "/v2/ns/app/blobs/uploads/", header: bearer("pull"), want: of(ErrForbidden)},
+		{name: "push by who may pull elsewhere", method: http.MethodPost, path: "/v2/ns/other/blobs/uploads/", header: bearer("pull"), want: of(ErrNameUnknown)},
+		{name: "deletion by who may pull", method: http.MethodDelete, path: "/v2/ns/app/manifests/latest", header: bearer("pull"), want: of(ErrForbidden)},
 		{name: "failure", path: "/v2/ns/app/manifests/fails", want: of(ErrInternal)},
 		{name: "panic", path: "/v2/ns/app/manifests/panics", want: of(ErrInternal)},
 
@@ -248,7 +253,7 @@ func TestHandler(t *testing.T) {
 		{name: "denied, tag", path: "/v2/ns/app/manifests/latest", header: bearer("none"), want: of(ErrNameUnknown)},
 		{name: "denied, nothing there", path: "/v2/ns/other/manifests/latest", header: bearer("none"), want: of(ErrNameUnknown)},
 	}
-	server := httptest.NewServer(New(memory{}, tokenAuthorizer{}))
+	server := httptest.NewServer(New(memory{}, tokenAuthorizer{}, Options{}))
 	t.Cleanup(server.Close)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -321,7 +326,7 @@ func TestHandlerCutsBrokenContent(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("http2=%v", http2), func(t *testing.T) {
 			t.Parallel()
-			server := httptest.NewUnstartedServer(New(memory{}, tokenAuthorizer{}))
+			server := httptest.NewUnstartedServer(New(memory{}, tokenAuthorizer{}, Options{}))
 			server.EnableHTTP2 = http2
 			server.StartTLS()
 			t.Cleanup(server.Close)

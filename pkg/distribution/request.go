@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -15,32 +16,57 @@ import (
 // pathPrefix is the root of the endpoint; the specification fixes it.
 const pathPrefix = "/v2/"
 
-// kind tells the requests of the specification apart.
+// kind tells the paths of the specification apart.
 type kind int
 
 const (
-	// kindPing is GET /v2/, "Determining Support".
+	// kindPing is /v2/, "Determining Support".
 	kindPing kind = iota
-	// kindManifest is GET /v2/<name>/manifests/<reference>.
+	// kindManifest is /v2/<name>/manifests/<reference>.
 	kindManifest
-	// kindBlob is GET /v2/<name>/blobs/<digest>.
+	// kindBlob is /v2/<name>/blobs/<digest>.
 	kindBlob
-	// kindReferrers is GET /v2/<name>/referrers/<digest>, "Listing Referrers".
+	// kindUploads is /v2/<name>/blobs/uploads/, where uploads begin.
+	kindUploads
+	// kindUpload is the location of an upload, below that.
+	kindUpload
+	// kindReferrers is /v2/<name>/referrers/<digest>, "Listing Referrers".
 	kindReferrers
-	// kindTags is GET /v2/<name>/tags/list, "Listing Tags".
+	// kindTags is /v2/<name>/tags/list, "Listing Tags".
 	kindTags
 )
+
+// methods are those of each kind, with what they do to the repository.
+var methods = map[kind]map[string]Action{
+	kindPing:      {http.MethodGet: ActionPull, http.MethodHead: ActionPull},
+	kindManifest:  {http.MethodGet: ActionPull, http.MethodHead: ActionPull, http.MethodPut: ActionPush, http.MethodDelete: ActionDelete},
+	kindBlob:      {http.MethodGet: ActionPull, http.MethodHead: ActionPull, http.MethodDelete: ActionDelete},
+	kindUploads:   {http.MethodPost: ActionPush},
+	kindUpload:    {http.MethodGet: ActionPush, http.MethodHead: ActionPush, http.MethodPatch: ActionPush, http.MethodPut: ActionPush, http.MethodDelete: ActionPush},
+	kindReferrers: {http.MethodGet: ActionPull, http.MethodHead: ActionPull},
+	kindTags:      {http.MethodGet: ActionPull, http.MethodHead: ActionPull},
+}
+
+// uploadPattern is what an upload may be called: what may stand in a path as it is.
+var uploadPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// maxUploadID bounds that, in bytes: a backend may keep there what it knows of an upload.
+const maxUploadID = 8 << 10
 
 // request is a request of the specification, free of HTTP. Every field that its
 // kind uses has been checked against the grammar.
 type request struct {
-	kind kind
+	kind   kind
+	method string
+	action Action
 	// repo is the zero Repository with kindPing.
 	repo Repository
 	// tag or digest is set with kindManifest, digest with kindBlob and
 	// kindReferrers.
 	tag    string
 	digest digest.Digest
+	// upload is set with kindUpload.
+	upload string
 }
 
 // parseRequest makes a request of a method and the escaped path of a URL. Its
@@ -49,9 +75,19 @@ type request struct {
 // The path is split before it is unescaped, so that an escaped slash can only
 // ever be part of a segment, where no grammar allows it.
 func parseRequest(method, escapedPath string) (request, error) {
-	if method != http.MethodGet && method != http.MethodHead {
-		return request{}, ErrUnsupported
+	req, err := parsePath(escapedPath)
+	if err != nil {
+		return request{}, err
 	}
+	action, ok := methods[req.kind][method]
+	if !ok {
+		return request{}, notAllowed(methods[req.kind])
+	}
+	req.method, req.action = method, action
+	return req, nil
+}
+
+func parsePath(escapedPath string) (request, error) {
 	rest, ok := strings.CutPrefix(escapedPath, pathPrefix)
 	if !ok {
 		return request{}, ErrEndpointUnknown
@@ -82,7 +118,15 @@ func parseRequest(method, escapedPath string) (request, error) {
 		}
 		return parseManifestRequest(repo, reference)
 	case "blobs":
+		if reference == "uploads" { // clients are known to leave the last slash out
+			return parseUploadRequest(name, "")
+		}
 		return parseDigestRequest(kindBlob, name, reference)
+	case "uploads":
+		if last < 2 || segments[last-2] != "blobs" {
+			return request{}, ErrEndpointUnknown
+		}
+		return parseUploadRequest(segments[:last-2], reference)
 	case "referrers":
 		return parseDigestRequest(kindReferrers, name, reference)
 	case "tags":
@@ -97,6 +141,19 @@ func parseRequest(method, escapedPath string) (request, error) {
 	default:
 		return request{}, ErrEndpointUnknown
 	}
+}
+
+func parseUploadRequest(name []string, upload string) (request, error) {
+	repo, err := repositoryOf(name)
+	switch {
+	case err != nil:
+		return request{}, err
+	case upload == "":
+		return request{kind: kindUploads, repo: repo}, nil
+	case len(upload) > maxUploadID, !uploadPattern.MatchString(upload):
+		return request{}, ErrUploadUnknown
+	}
+	return request{kind: kindUpload, repo: repo, upload: upload}, nil
 }
 
 func parseDigestRequest(kind kind, name []string, reference string) (request, error) {
@@ -149,6 +206,8 @@ func (r request) path() string {
 		return pathPrefix + r.repo.String() + "/manifests/" + reference
 	case kindBlob:
 		return pathPrefix + r.repo.String() + "/blobs/" + r.digest.String()
+	case kindUploads, kindUpload:
+		return pathPrefix + r.repo.String() + "/blobs/uploads/" + r.upload
 	case kindReferrers:
 		return pathPrefix + r.repo.String() + "/referrers/" + r.digest.String()
 	case kindTags:

@@ -26,9 +26,10 @@ var repoApp = Repository{Namespace: "ns", Name: "app"}
 func TestRequests(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
-		name string
-		path string
-		want request
+		name    string
+		methods []string // GET and HEAD when nil
+		path    string
+		want    request
 	}{
 		{name: "ping", path: "/v2/", want: request{kind: kindPing}},
 		{name: "tag", path: "/v2/ns/app/manifests/latest", want: request{kind: kindManifest, repo: repoApp, tag: "latest"}},
@@ -59,6 +60,30 @@ func TestRequests(t *testing.T) {
 			want: request{kind: kindManifest, repo: Repository{Namespace: "a--b", Name: "c__d.e"}, tag: "v1"},
 		},
 		{
+			name: "push of a manifest", methods: []string{http.MethodPut}, path: "/v2/ns/app/manifests/v1",
+			want: request{kind: kindManifest, action: ActionPush, repo: repoApp, tag: "v1"},
+		},
+		{
+			name: "deletion of a tag", methods: []string{http.MethodDelete}, path: "/v2/ns/app/manifests/v1",
+			want: request{kind: kindManifest, action: ActionDelete, repo: repoApp, tag: "v1"},
+		},
+		{
+			name: "deletion of a blob", methods: []string{http.MethodDelete}, path: "/v2/ns/app/blobs/sha256:" + hex256,
+			want: request{kind: kindBlob, action: ActionDelete, repo: repoApp, digest: digest.Digest("sha256:" + hex256)},
+		},
+		{
+			name: "beginning of an upload", methods: []string{http.MethodPost}, path: "/v2/ns/app/blobs/uploads/",
+			want: request{kind: kindUploads, action: ActionPush, repo: repoApp},
+		},
+		{
+			name: "upload", methods: []string{http.MethodGet, http.MethodPatch, http.MethodPut, http.MethodDelete}, path: "/v2/ns/app/blobs/uploads/Ab_9-",
+			want: request{kind: kindUpload, action: ActionPush, repo: repoApp, upload: "Ab_9-"},
+		},
+		{
+			name: "upload in a repository that is called so", methods: []string{http.MethodPatch}, path: "/v2/blobs/uploads/blobs/uploads/x",
+			want: request{kind: kindUpload, action: ActionPush, repo: Repository{Namespace: "blobs", Name: "uploads"}, upload: "x"},
+		},
+		{
 			name: "names that are words of the grammar", path: "/v2/manifests/blobs/manifests/manifests",
 			want: request{kind: kindManifest, repo: Repository{Namespace: "manifests", Name: "blobs"}, tag: "manifests"},
 		},
@@ -66,11 +91,15 @@ func TestRequests(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			for _, method := range []string{http.MethodGet, http.MethodHead} {
+			if tt.methods == nil {
+				tt.methods, tt.want.action = []string{http.MethodGet, http.MethodHead}, ActionPull
+			}
+			for _, method := range tt.methods {
 				got, err := parseRequest(method, tt.path)
 				if err != nil {
 					t.Fatal(err)
 				}
+				tt.want.method = method
 				if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(request{})); diff != "" {
 					t.Errorf("parsed %s (-want +got):\n%s", method, diff)
 				}
@@ -84,7 +113,7 @@ func TestRequests(t *testing.T) {
 
 func TestRequestEscapedColon(t *testing.T) {
 	t.Parallel()
-	want := request{kind: kindBlob, repo: repoApp, digest: digest.Digest("sha256:" + hex256)}
+	want := request{kind: kindBlob, method: http.MethodGet, action: ActionPull, repo: repoApp, digest: digest.Digest("sha256:" + hex256)}
 	got, err := parseRequest(http.MethodGet, "/v2/ns/app/blobs/sha256%3A"+hex256)
 	if err != nil {
 		t.Fatal(err)
@@ -110,16 +139,21 @@ func TestRequestsRefused(t *testing.T) {
 		{name: "double slash behind", path: "/v2//", want: ErrEndpointUnknown},
 		{name: "catalog", path: "/v2/_catalog", want: ErrEndpointUnknown},
 		{name: "other of tags", path: "/v2/ns/app/tags/all", want: ErrEndpointUnknown},
-		{name: "uploads", path: "/v2/ns/app/blobs/uploads/", want: ErrEndpointUnknown},
+		{name: "reading uploads", path: "/v2/ns/app/blobs/uploads/", want: ErrUnsupported},
+		{name: "upload of nothing", path: "/v2/ns/app/uploads/x", want: ErrEndpointUnknown},
+		{name: "upload without a name", path: "/v2/blobs/uploads/x", want: ErrNameInvalid},
+		{name: "upload with a path", path: "/v2/ns/app/blobs/uploads/a%2fb", want: ErrUploadUnknown},
+		{name: "upload that leads up", path: "/v2/ns/app/blobs/uploads/..", want: ErrUploadUnknown},
+		{name: "upload that is too long", path: "/v2/ns/app/blobs/uploads/" + strings.Repeat("a", maxUploadID+1), want: ErrUploadUnknown},
 		{name: "trailing slash", path: "/v2/ns/app/manifests/latest/", want: ErrEndpointUnknown},
 		{name: "double slash before the tag", path: "/v2/ns/app/manifests//latest", want: ErrEndpointUnknown},
 		{name: "malformed escape", path: "/v2/ns/app/manifests/%zz", want: ErrEndpointUnknown},
 		{name: "verb in upper case", path: "/v2/ns/app/Manifests/latest", want: ErrEndpointUnknown},
 
-		{name: "start of an upload", method: http.MethodPost, path: "/v2/ns/app/blobs/uploads/", want: ErrUnsupported},
-		{name: "push of a manifest", method: http.MethodPut, path: "/v2/ns/app/manifests/latest", want: ErrUnsupported},
-		{name: "chunk", method: http.MethodPatch, path: "/v2/ns/app/blobs/uploads/1", want: ErrUnsupported},
-		{name: "delete", method: http.MethodDelete, path: "/v2/ns/app/manifests/latest", want: ErrUnsupported},
+		{name: "manifest by POST", method: http.MethodPost, path: "/v2/ns/app/manifests/latest", want: ErrUnsupported},
+		{name: "blob by PUT", method: http.MethodPut, path: "/v2/ns/app/blobs/sha256:" + hex256, want: ErrUnsupported},
+		{name: "upload by POST", method: http.MethodPost, path: "/v2/ns/app/blobs/uploads/x", want: ErrUnsupported},
+		{name: "deletion of tags", method: http.MethodDelete, path: "/v2/ns/app/tags/list", want: ErrUnsupported},
 		{name: "options", method: http.MethodOptions, path: "/v2/", want: ErrUnsupported},
 
 		{name: "no name", path: "/v2/manifests/latest", want: ErrNameInvalid},
@@ -207,7 +241,7 @@ func FuzzParseRequest(f *testing.F) {
 		f.Add(path)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
-		req, err := parseRequest(http.MethodGet, path)
+		req, err := parsePath(path)
 		if err != nil {
 			if asError(err) == ErrInternal {
 				t.Errorf("%q: an error that is no Error: %v", path, err)
@@ -216,14 +250,14 @@ func FuzzParseRequest(f *testing.F) {
 		}
 		canonical := req.path()
 		for _, segment := range strings.Split(strings.TrimPrefix(canonical, pathPrefix), "/") {
-			if segment == "." || segment == ".." || segment == "" && req.kind != kindPing {
+			if segment == "." || segment == ".." || segment == "" && req.kind != kindPing && req.kind != kindUploads {
 				t.Errorf("%q: segment %q came through", path, segment)
 			}
 		}
 		if escaped := (&url.URL{Path: canonical}).EscapedPath(); escaped != canonical {
 			t.Errorf("%q: %q needs escaping", path, canonical)
 		}
-		again, err := parseRequest(http.MethodHead, canonical)
+		again, err := parsePath(canonical)
 		if err != nil {
 			t.Fatalf("%q: its canonical path %q: %v", path, canonical, err)
 		}

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -105,20 +104,14 @@ func (s *Store) Referrers(ctx context.Context, repo distribution.Repository, sub
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.held(inside, repo, subject)
-	if errdefs.IsNotFound(err) {
-		return nil, nil
-	}
+	referrers, err := s.referrers(inside, repo, subject)
 	if err != nil {
 		return nil, err
 	}
 	var found []ocispec.Descriptor
 	room := maxReferrerAnnotations
-	for _, key := range slices.Sorted(maps.Keys(info.Labels)) { // that is by digest
-		if !strings.HasPrefix(key, referrerLabelPrefix) {
-			continue
-		}
-		d, err := s.describe(ctx, repo, digest.Digest(info.Labels[key]), &room)
+	for _, referrer := range referrers {
+		d, err := s.describe(ctx, repo, referrer, &room)
 		switch {
 		case errors.Is(err, distribution.ErrManifestUnknown): // another repository's
 			continue
@@ -127,6 +120,33 @@ func (s *Store) Referrers(ctx context.Context, repo distribution.Repository, sub
 		}
 		found = append(found, d)
 	}
+	return found, nil
+}
+
+// referrers returns what refers to a subject, in the order of their digests: what it
+// holds or, where it is not there, what was noted to wait for it.
+func (s *Store) referrers(ctx context.Context, repo distribution.Repository, subject digest.Digest) ([]digest.Digest, error) {
+	var found []digest.Digest
+	info, err := s.held(ctx, repo, subject)
+	switch {
+	case errdefs.IsNotFound(err):
+		pending, err := s.pendingReferrers(ctx, repo, subject)
+		if err != nil {
+			return nil, err
+		}
+		for _, record := range pending {
+			found = append(found, record.Target.Digest)
+		}
+	case err != nil:
+		return nil, err
+	default:
+		for key, value := range info.Labels {
+			if strings.HasPrefix(key, referrerLabelPrefix) {
+				found = append(found, digest.Digest(value))
+			}
+		}
+	}
+	slices.Sort(found)
 	return found, nil
 }
 

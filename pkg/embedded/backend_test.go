@@ -48,7 +48,7 @@ func TestPullThroughEndpoint(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	root := pushIndex(t, s.Repository("ns", "app"), source, "latest", "anchor-1")
 
-	server := httptest.NewTLSServer(distribution.New(s, onlyToken("token")))
+	server := httptest.NewTLSServer(distribution.New(s, onlyToken("token"), distribution.Options{}))
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "https://")
 	options := func(auth authn.Authenticator) []remote.Option {

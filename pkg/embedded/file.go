@@ -5,7 +5,11 @@ package embedded
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -33,6 +37,13 @@ type fileStore struct {
 
 // Writer implements content.Ingester.
 func (s fileStore) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	if ctx.Value(openLaterKey{}) != nil {
+		return &laterWriter{open: func() (content.Writer, error) { return s.openWriter(context.WithoutCancel(ctx), opts...) }}, nil
+	}
+	return s.openWriter(ctx, opts...)
+}
+
+func (s fileStore) openWriter(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
 	w, err := s.localStore.Writer(ctx, append(opts, withExpectedDigest(ctx))...)
 	if errdefs.IsAlreadyExists(err) {
 		// The file is there, for another namespace or out of a commit that was
@@ -74,12 +85,136 @@ func (s fileStore) intact(ctx context.Context, dgst digest.Digest, size int64) (
 	return info.Size == size, nil
 }
 
+// clean removes what writes have left in the folder of unfinished ones, which no
+// writer of another process goes on with: all but uploads, and of these what was cut
+// short such that containerd cannot even list it.
+func (s fileStore) clean(ctx context.Context, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		ref, err := os.ReadFile(filepath.Join(path, "ref")) //nolint:gosec // of the store's own folder
+		// The metadata store puts a number and its namespace in front.
+		if parts := strings.SplitN(string(ref), "/", 3); err == nil && len(parts) == 3 && strings.HasPrefix(parts[2], uploadRefPrefix) {
+			if _, err := s.Status(ctx, string(ref)); err == nil {
+				continue
+			}
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type openLaterKey struct{}
+
+// openLater has a writer open its file with its first use: the metadata store opens
+// writers while the whole database waits, and to open one that goes on is to read all
+// that it has.
+func openLater(ctx context.Context) context.Context {
+	return context.WithValue(ctx, openLaterKey{}, true)
+}
+
+// laterWriter opens a writer with its first use. As any, it has one user at a time.
+type laterWriter struct {
+	open   func() (content.Writer, error)
+	opened content.Writer
+}
+
+func (w *laterWriter) writer() (content.Writer, error) {
+	if w.opened == nil {
+		opened, err := w.open()
+		if err != nil {
+			return nil, err
+		}
+		w.opened = opened
+	}
+	return w.opened, nil
+}
+
+// Write implements content.Writer.
+func (w *laterWriter) Write(p []byte) (int, error) {
+	opened, err := w.writer()
+	if err != nil {
+		return 0, err
+	}
+	return opened.Write(p)
+}
+
+// Close implements content.Writer.
+func (w *laterWriter) Close() error {
+	if w.opened == nil {
+		return nil
+	}
+	return w.opened.Close()
+}
+
+// Digest implements content.Writer.
+func (w *laterWriter) Digest() digest.Digest {
+	opened, err := w.writer()
+	if err != nil {
+		return ""
+	}
+	return opened.Digest()
+}
+
+// Commit implements content.Writer.
+func (w *laterWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
+	opened, err := w.writer()
+	if err != nil {
+		return err
+	}
+	return opened.Commit(ctx, size, expected, opts...)
+}
+
+// Status implements content.Writer.
+func (w *laterWriter) Status() (content.Status, error) {
+	opened, err := w.writer()
+	if err != nil {
+		return content.Status{}, err
+	}
+	return opened.Status()
+}
+
+// Truncate implements content.Writer.
+func (w *laterWriter) Truncate(size int64) error {
+	opened, err := w.writer()
+	if err != nil {
+		return err
+	}
+	return opened.Truncate(size)
+}
+
+// Sync implements content.Syncer.
+func (w *laterWriter) Sync() error {
+	opened, err := w.writer()
+	if err != nil {
+		return err
+	}
+	if syncer, ok := opened.(content.Syncer); ok {
+		return syncer.Sync()
+	}
+	return nil
+}
+
 type expectedDigestKey struct{}
 
 // expectDigest tells fileStore what a writer's content will be committed as:
 // the metadata store keeps that from the store below it.
 func expectDigest(ctx context.Context, dgst digest.Digest) context.Context {
 	return context.WithValue(ctx, expectedDigestKey{}, dgst)
+}
+
+// expectAlgorithm is expectDigest where no more than the algorithm is known: that of a
+// digest that no content has.
+func expectAlgorithm(ctx context.Context, algorithm digest.Algorithm) context.Context {
+	return expectDigest(ctx, digest.NewDigestFromEncoded(algorithm, strings.Repeat("0", 2*algorithm.Size())))
 }
 
 func withExpectedDigest(ctx context.Context) content.WriterOpt {

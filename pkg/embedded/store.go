@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -49,6 +48,7 @@ type Store struct {
 	content content.Store
 	images  images.Store
 	leases  leases.Manager
+	uploads uploads
 
 	// leaseDuration is defaultLeaseDuration, and now time.Now, except in tests.
 	leaseDuration time.Duration
@@ -108,11 +108,6 @@ func OpenStore(ctx context.Context, config StoreConfig) (*Store, error) {
 // newStore builds the store over its database, which it alone has open.
 func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, error) {
 	root := filepath.Join(config.Dir, "content")
-	// No writer outlives its process, and a write that was cut short can be
-	// such that containerd cannot even list it.
-	if err := os.RemoveAll(filepath.Join(root, "ingest")); err != nil {
-		return nil, err
-	}
 	contents, err := local.NewStore(root)
 	if err != nil {
 		return nil, err
@@ -122,6 +117,9 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 		return nil, fmt.Errorf("content store %T cannot list its writes", contents)
 	}
 	files := fileStore{below}
+	if err := files.clean(ctx, filepath.Join(root, "ingest")); err != nil {
+		return nil, err
+	}
 	db := metadata.NewDB(bdb, files, nil, metadata.WithPolicyIsolated)
 	if err := db.Init(ctx); err != nil {
 		return nil, err
@@ -140,6 +138,7 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 		content:       db.ContentStore(),
 		images:        metadata.NewImageStore(db),
 		leases:        metadata.NewLeaseManager(db),
+		uploads:       uploads{known: map[uploadKey]*upload{}, leases: map[uploadKey]pushLease{}},
 		leaseDuration: defaultLeaseDuration,
 		now:           time.Now,
 	}, nil
@@ -147,7 +146,7 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 
 // Close closes the store. What is under way fails; opened content stays
 // readable.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error { return errors.Join(s.closeUploads(), s.db.Close()) }
 
 // Collect removes what no tag and no lease holds, and what namespaces had that are
 // gone. Reads go on meanwhile, writes of metadata wait for it. That it is not

@@ -1,0 +1,269 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package distribution
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// startUpload is POST /v2/<name>/blobs/uploads/: a mount, a whole blob at once, or the
+// beginning of an upload, sections "Pushing Blobs" and "Mounting a blob from another
+// repository".
+func (h *handler) startUpload(ctx context.Context, r *http.Request, creds Credentials, req request) (func(http.ResponseWriter), error) {
+	query := r.URL.Query()
+	if query.Has("mount") {
+		dgst, err := parseDigest(query.Get("mount"))
+		if err != nil {
+			return nil, err
+		}
+		switch err := h.mount(ctx, creds, req.repo, query.Get("from"), dgst); {
+		case err == nil:
+			return created(req.repo, "blobs", dgst), nil
+		case !errors.Is(err, ErrBlobUnknown):
+			return nil, err
+		}
+		// What cannot be mounted is uploaded.
+	}
+	algorithm, dgst, err := wanted(query.Get("digest"), query.Get("digest-algorithm"))
+	if err != nil {
+		return nil, err
+	}
+	if dgst != "" && !query.Has("mount") {
+		if err := h.checkSize(r.ContentLength, 0); err != nil {
+			return nil, err
+		}
+	}
+	upload, err := h.backend.StartUpload(ctx, req.repo, algorithm)
+	if err != nil {
+		return nil, err
+	}
+	defer upload.Close()
+	if dgst == "" || query.Has("mount") {
+		return accepted(req.repo, upload), nil
+	}
+	if err := upload.Commit(ctx, h.bounded(r.Body, 0), r.ContentLength, dgst); err != nil {
+		// Nobody knows of this upload, so that nobody goes on with it.
+		return nil, errors.Join(bodyError(err), upload.Cancel(context.WithoutCancel(ctx)))
+	}
+	return created(req.repo, "blobs", dgst), nil
+}
+
+// wanted returns the digest that is to come, if it is known, and its algorithm.
+func wanted(dgst, algorithm string) (digest.Algorithm, digest.Digest, error) {
+	switch {
+	case dgst != "":
+		d, err := parseDigest(dgst)
+		if err != nil {
+			return "", "", err
+		}
+		return d.Algorithm(), d, nil
+	case algorithm == "":
+		return digest.Canonical, "", nil
+	case algorithm != digest.SHA256.String() && algorithm != digest.SHA512.String():
+		return "", "", ErrDigestInvalid
+	}
+	return digest.Algorithm(algorithm), "", nil
+}
+
+// mount has a repository hold what another one holds, if the caller may read that.
+// Anything that stands against it is ErrBlobUnknown: the caller uploads the blob then.
+func (h *handler) mount(ctx context.Context, creds Credentials, repo Repository, from string, dgst digest.Digest) error {
+	source, err := ParseRepository(from)
+	if err != nil { // none is named, or none that can be
+		return ErrBlobUnknown
+	}
+	if _, err := h.authz.Authorize(ctx, creds, source, ActionPull); err != nil {
+		if errors.Is(err, ErrDenied) {
+			return ErrBlobUnknown
+		}
+		return err
+	}
+	if err := h.backend.Mount(ctx, repo, source, dgst); err != nil {
+		if errors.Is(err, ErrNameUnknown) {
+			return ErrBlobUnknown
+		}
+		return err
+	}
+	return nil
+}
+
+// upload is what is done with an upload that was begun.
+func (h *handler) upload(ctx context.Context, header http.Header, r *http.Request, req request) (func(http.ResponseWriter), error) {
+	var dgst digest.Digest
+	if req.method == http.MethodPut {
+		var err error
+		if dgst, err = parseDigest(r.URL.Query().Get("digest")); err != nil {
+			return nil, err
+		}
+	}
+	upload, err := h.backend.ResumeUpload(ctx, req.repo, req.upload)
+	if err != nil {
+		return nil, err
+	}
+	defer upload.Close()
+	switch req.method {
+	case http.MethodDelete:
+		if err := upload.Cancel(ctx); err != nil {
+			return nil, err
+		}
+		return func(w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) }, nil
+	case http.MethodPatch, http.MethodPut:
+		if err := h.checkChunk(r, upload.Size()); err != nil {
+			setProgress(header, req.repo, upload)
+			return nil, err
+		}
+		if req.method == http.MethodPut {
+			if err := upload.Commit(ctx, h.bounded(r.Body, upload.Size()), r.ContentLength, dgst); err != nil {
+				return nil, bodyError(err)
+			}
+			return created(req.repo, "blobs", dgst), nil
+		}
+		if err := upload.Append(ctx, h.bounded(r.Body, upload.Size()), r.ContentLength); err != nil {
+			return nil, bodyError(err)
+		}
+		return accepted(req.repo, upload), nil
+	default:
+		setProgress(header, req.repo, upload)
+		return func(w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) }, nil
+	}
+}
+
+// checkChunk refuses a chunk that does not continue an upload of that size, by its
+// Content-Range, or that makes it too large.
+func (h *handler) checkChunk(r *http.Request, size int64) error {
+	if value := r.Header.Get("Content-Range"); value != "" {
+		first, last, err := parseChunkRange(value)
+		switch {
+		case err != nil:
+			return err
+		case first != size:
+			return ErrRangeInvalid
+		case r.ContentLength >= 0 && r.ContentLength != last-first+1:
+			return Explain(ErrUploadInvalid, "Content-Range and Content-Length of the chunk do not agree")
+		}
+	}
+	return h.checkSize(r.ContentLength, size)
+}
+
+// parseChunkRange parses the Content-Range of a chunk: FIRST-LAST, which is not that
+// of RFC 9110, and nothing else. Clients are known to write the unit as well.
+func parseChunkRange(value string) (first, last int64, err error) {
+	invalid := Explain(ErrUploadInvalid, "invalid Content-Range: it is FIRST-LAST, in bytes")
+	value, _, _ = strings.Cut(strings.TrimPrefix(value, "bytes "), "/")
+	from, to, ok := strings.Cut(value, "-")
+	if !ok {
+		return 0, 0, invalid
+	}
+	a, errA := strconv.ParseUint(from, 10, 63)
+	b, errB := strconv.ParseUint(to, 10, 63)
+	if errA != nil || errB != nil || b < a {
+		return 0, 0, invalid
+	}
+	return int64(a), int64(b), nil //nolint:gosec // of 63 bits
+}
+
+// checkSize refuses a body whose length is known and that is too much.
+func (h *handler) checkSize(length, have int64) error {
+	if length > h.options.MaxBlobBytes-have {
+		return Explain(ErrSizeInvalid, "the blob is larger than the %d bytes that this registry accepts", h.options.MaxBlobBytes)
+	}
+	return nil
+}
+
+// bounded ends a body that makes a blob too large.
+func (h *handler) bounded(body io.Reader, have int64) io.Reader {
+	if body == nil {
+		body = http.NoBody
+	}
+	return &boundedReader{body, h.options.MaxBlobBytes - have, h.options.MaxBlobBytes}
+}
+
+type boundedReader struct {
+	io.Reader
+	room, limit int64
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if b.room -= int64(n); b.room < 0 {
+		return 0, Explain(ErrSizeInvalid, "the blob is larger than the %d bytes that this registry accepts", b.limit)
+	}
+	return n, err
+}
+
+// movingBody is the body of a request that has to go on: a client that neither sends
+// nor leaves would hold its upload for ever.
+type movingBody struct {
+	io.ReadCloser
+	controller *http.ResponseController
+	timeout    time.Duration
+}
+
+func (b *movingBody) Read(p []byte) (int, error) {
+	// Where the connection has no deadlines, a test's for one, it goes without.
+	_ = b.controller.SetReadDeadline(time.Now().Add(b.timeout))
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		_ = b.controller.SetReadDeadline(time.Time{})
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &cutError{err}
+	}
+	return n, err
+}
+
+// cutError is why a body was not read to its end: it is the client's doing.
+type cutError struct{ err error }
+
+func (e *cutError) Error() string { return "the body ended early: " + e.err.Error() }
+func (e *cutError) Unwrap() error { return e.err }
+
+// bodyError is what an error means that may be of the request's body.
+func bodyError(err error) error {
+	if cut := (*cutError)(nil); errors.As(err, &cut) && asError(err) == ErrInternal {
+		return fmt.Errorf("%w: %w", Explain(ErrUploadInvalid, "the body ended before it was complete"), err)
+	}
+	return err
+}
+
+// accepted answers that an upload goes on.
+func accepted(repo Repository, upload Upload) func(http.ResponseWriter) {
+	id, size := upload.ID(), upload.Size()
+	return func(w http.ResponseWriter) {
+		writeProgress(w.Header(), repo, id, size)
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusAccepted)
+	}
+}
+
+func setProgress(header http.Header, repo Repository, upload Upload) {
+	writeProgress(header, repo, upload.ID(), upload.Size())
+}
+
+// writeProgress says where an upload goes on. That nothing was sent yet cannot be
+// written as a range; 0-0 is what clients expect then.
+func writeProgress(header http.Header, repo Repository, id string, size int64) {
+	header.Set("Location", request{kind: kindUpload, repo: repo, upload: id}.path())
+	header.Set("Range", "0-"+strconv.FormatInt(max(size-1, 0), 10))
+	header.Set("Docker-Upload-UUID", id)
+}
+
+// created answers that a blob or manifest is there.
+func created(repo Repository, kind string, dgst digest.Digest) func(http.ResponseWriter) {
+	return func(w http.ResponseWriter) {
+		w.Header().Set("Location", pathPrefix+repo.String()+"/"+kind+"/"+dgst.String())
+		w.Header().Set("Docker-Content-Digest", dgst.String())
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusCreated)
+	}
+}

@@ -1,0 +1,193 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata/boltutil"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"tagger.dev/tagger/pkg/distribution"
+)
+
+// maxManifestParts bounds how many things a pushed manifest may name: each is a label.
+const maxManifestParts = 10_000
+
+// expireLabel is containerd's: the collector passes over an image record once that
+// time has come.
+const expireLabel = "containerd.io/gc.expire"
+
+// Mount implements distribution.Backend. Blobs of other namespaces are not mounted.
+func (s *Store) Mount(ctx context.Context, repo, from distribution.Repository, dgst digest.Digest) error {
+	if repo.Namespace != from.Namespace {
+		return fmt.Errorf("%s and %s are in different namespaces: %w", from, repo, distribution.ErrBlobUnknown)
+	}
+	ctx, err := s.pushing(ctx, repo)
+	if err != nil {
+		return err
+	}
+	if _, err := s.held(ctx, from, dgst); err != nil {
+		return unknown(err, distribution.ErrBlobUnknown)
+	}
+	if err := s.keep(ctx, dgst); err != nil {
+		return err
+	}
+	// And looking again once the lease holds it: a collection may have come between.
+	if _, err := s.held(ctx, from, dgst); err != nil {
+		return unknown(err, distribution.ErrBlobUnknown)
+	}
+	return unknown(s.label(ctx, dgst, map[string]string{repositoryLabel(repo.Name): "true"}), distribution.ErrBlobUnknown)
+}
+
+// keep has the lease of ctx hold content.
+func (s *Store) keep(ctx context.Context, dgst digest.Digest) error {
+	id, ok := leases.FromContext(ctx)
+	if !ok {
+		return fmt.Errorf("no lease: %w", errdefs.ErrFailedPrecondition)
+	}
+	return s.leases.AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: dgst.String(), Type: "content"})
+}
+
+// PutManifest implements distribution.Backend. Without a tag, and unless something else
+// names it, the manifest and what it names are kept for a day.
+func (s *Store) PutManifest(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, manifest []byte, tags []string) error {
+	if err := s.putManifest(ctx, repo, desc, manifest, tags); err != nil {
+		return storeError(err)
+	}
+	return nil
+}
+
+func (s *Store) putManifest(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, manifest []byte, tags []string) error {
+	children, err := childrenOf(desc.MediaType, manifest)
+	if err != nil {
+		return fmt.Errorf("%w: %w", distribution.Explain(distribution.ErrManifestInvalid, "invalid manifest: it cannot be read as %s", desc.MediaType), err)
+	}
+	if len(children) > maxManifestParts {
+		return distribution.Explain(distribution.ErrManifestInvalid, "invalid manifest: it names more than %d things", maxManifestParts)
+	}
+	labels, err := manifestLabels(desc, manifest)
+	if err != nil {
+		return fmt.Errorf("%w: %w", distribution.Explain(distribution.ErrManifestInvalid, "invalid manifest: it names something by what is not a digest"), err)
+	}
+	labels[repositoryLabel(repo.Name)] = "true"
+	ctx, err = s.pushing(ctx, repo)
+	if err != nil {
+		return err
+	}
+	if err := s.missing(ctx, repo, children); err != nil { // nothing is written for what cannot be
+		return err
+	}
+	if subject := subjectOf(manifest); subject != "" {
+		if err := s.referTo(ctx, repo, desc, subject); err != nil {
+			return err
+		}
+	}
+	if err := s.write(expectDigest(ctx, desc.Digest), desc, bytes.NewReader(manifest), maps.Clone(labels)); err != nil {
+		return err
+	}
+	// What was there already keeps its labels, and gets these; the lease holds that too.
+	if err := s.keep(ctx, desc.Digest); err != nil {
+		return err
+	}
+	if err := s.label(ctx, desc.Digest, labels); err != nil {
+		return err
+	}
+	if err := s.adoptReferrers(ctx, repo, desc.Digest); err != nil {
+		return err
+	}
+	// No collection comes between within a transaction.
+	return s.db.Update(func(tx *bolt.Tx) error {
+		ctx := boltutil.WithTransaction(ctx, tx)
+		if err := s.missing(ctx, repo, children); err != nil {
+			return err
+		}
+		for _, tag := range tags {
+			if err := s.tag(ctx, imageName(repo, tag), desc); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// missing fails where the repository lacks something that a manifest names.
+func (s *Store) missing(ctx context.Context, repo distribution.Repository, children []child) error {
+	for _, child := range children {
+		if child.Digest == "" || images.IsNonDistributable(child.MediaType) {
+			continue
+		}
+		info, err := s.held(ctx, repo, child.Digest)
+		switch {
+		case errdefs.IsNotFound(err), err == nil && isManifest(child.MediaType) && info.Labels[mediaTypeLabel] == "":
+			return distribution.Explain(distribution.ErrManifestBlobUnknown, "the manifest names %s, which is not in this repository: push that first", child.Digest)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// referTo lets a manifest that is about to be written be found by its subject, which
+// need not be there: then it is noted for as long as what was pushed is kept.
+func (s *Store) referTo(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, subject digest.Digest) error {
+	name := pendingName(repo, subject, desc.Digest.String())
+	expires := s.now().Add(pushDuration).UTC().Format(time.RFC3339)
+	record := images.Image{Name: name, Target: desc, Labels: map[string]string{expireLabel: expires}}
+	_, err := s.images.Create(ctx, record)
+	if errdefs.IsAlreadyExists(err) {
+		_, err = s.images.Update(ctx, record, "target", "labels."+expireLabel)
+	}
+	if err != nil {
+		return err
+	}
+	return s.adoptReferrers(ctx, repo, subject)
+}
+
+// adoptReferrers has a manifest hold what was noted to refer to it, once it is there.
+func (s *Store) adoptReferrers(ctx context.Context, repo distribution.Repository, subject digest.Digest) error {
+	pending, err := s.pendingReferrers(ctx, repo, subject)
+	if err != nil || len(pending) == 0 {
+		return err
+	}
+	if _, err := s.held(ctx, repo, subject); errdefs.IsNotFound(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	labels := map[string]string{}
+	for _, record := range pending {
+		labels[referrerLabelPrefix+record.Target.Digest.String()] = record.Target.Digest.String()
+	}
+	if err := s.label(ctx, subject, labels); err != nil {
+		return err
+	}
+	for _, record := range pending {
+		if err := s.images.Delete(ctx, record.Name); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// pendingName is the name of the image record of a referrer whose subject was not there
+// when it came. No tag's record is called so.
+func pendingName(repo distribution.Repository, subject digest.Digest, referrer string) string {
+	return repo.Name + "@" + subject.String() + "@" + referrer
+}
+
+// pendingReferrers returns the records of what refers to a subject that was not there.
+func (s *Store) pendingReferrers(ctx context.Context, repo distribution.Repository, subject digest.Digest) ([]images.Image, error) {
+	return s.images.List(ctx, fmt.Sprintf(`name~=%q`, "^"+regexp.QuoteMeta(pendingName(repo, subject, ""))))
+}
