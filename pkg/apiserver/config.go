@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/distribution"
 	clientset "tagger.dev/tagger/pkg/generated/clientset/versioned"
 	"tagger.dev/tagger/pkg/queue"
@@ -56,9 +57,13 @@ type ExtraConfig struct {
 type RegistryConfig struct {
 	Listener net.Listener
 	TLS      *tls.Config
-	Backend  distribution.Backend
+	// Host is what references to the endpoint begin with: HOST or HOST:PORT.
+	Host    string
+	Backend distribution.Backend
 	// Tokens says whose a token is. An error is of who was asked, and not of the token.
 	Tokens authenticator.Token
+	// Deleted is told of deletions that took something from an Image's history.
+	Deleted func(ctx context.Context, image *v1beta1.Image, dgst digest.Digest)
 }
 
 // Config is everything that New needs.
@@ -126,7 +131,7 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the import queue: %w", err)
 	}
-	group, err := c.groupInfo(imports, mirrorReleases, mirrorReleaseStatus, ctx.Done())
+	group, pushes, err := c.groupInfo(imports, mirrorReleases, mirrorReleaseStatus, ctx.Done())
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +143,10 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	}
 	server := &Server{generic: generic}
 	if c.extra.Registry != nil {
-		server.registry = newRegistryServer(c.extra.Registry, c.generic.Authorization.Authorizer)
+		backend := &imageBackend{
+			Backend: c.extra.Registry.Backend, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted,
+		}
+		server.registry = newRegistryServer(c.extra.Registry, backend, c.generic.Authorization.Authorizer)
 	}
 	return server, nil
 }

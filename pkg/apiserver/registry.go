@@ -36,9 +36,9 @@ type registryServer struct {
 	server *http.Server
 }
 
-func newRegistryServer(config *RegistryConfig, authz authorizer.Authorizer) *registryServer {
+func newRegistryServer(config *RegistryConfig, backend distribution.Backend, authz authorizer.Authorizer) *registryServer {
 	return &registryServer{config: config, server: &http.Server{
-		Handler:           distribution.New(config.Backend, &layersAuthorizer{config.Tokens, authz}, distribution.Options{}),
+		Handler:           distribution.New(backend, &layersAuthorizer{config.Tokens, authz}, distribution.Options{}),
 		TLSConfig:         config.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,

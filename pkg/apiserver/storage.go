@@ -26,9 +26,9 @@ import (
 	"tagger.dev/tagger/pkg/registry/tagger/requester"
 )
 
-// groupInfo lists every path of the tagger.dev group.
+// groupInfo lists every path of the tagger.dev group. It also returns what pushes to the registry endpoint write there.
 func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mirrorreleasestorage.REST, mirrorReleaseStatus rest.Storage,
-	stopping <-chan struct{}) (*genericapiserver.APIGroupInfo, error) {
+	stopping <-chan struct{}) (*genericapiserver.APIGroupInfo, *imagestorage.Pushes, error) {
 	getter := c.generic.RESTOptionsGetter
 	admit := c.generic.AdmissionControl
 	if admit == nil {
@@ -36,17 +36,17 @@ func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mi
 	}
 	images, imageStatus, err := imagestorage.NewREST(Scheme, getter, validReference, releaser{imports}, c.extra.Clock)
 	if err != nil {
-		return nil, fmt.Errorf("storage of images: %w", err)
+		return nil, nil, fmt.Errorf("storage of images: %w", err)
 	}
 	fields, err := c.fieldManagers()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	writer := requester.NewWriter(c.generic.Authorization.Authorizer, admit, fields, Scheme)
 	imageImports, imageImportStatus, err := imageimportstorage.NewREST(Scheme, getter, validReference, images, writer, sameReference,
 		c.extra.Clock)
 	if err != nil {
-		return nil, fmt.Errorf("storage of imageimports: %w", err)
+		return nil, nil, fmt.Errorf("storage of imageimports: %w", err)
 	}
 	imageImport := imagestorage.NewImportREST(imageImports, writer, verifier{imports}, stopping)
 	imageRollback := imagestorage.NewRollbackREST(images, writer, rollbacker{imports}, c.extra.Clock)
@@ -63,7 +63,7 @@ func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mi
 		"mirrorreleases":        mirrorReleases,
 		"mirrorreleases/status": mirrorReleaseStatus,
 	}
-	return &info, nil
+	return &info, imagestorage.NewPushes(images, writer), nil
 }
 
 func validReference(reference string) error {

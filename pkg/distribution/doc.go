@@ -16,7 +16,10 @@
 //   - Every request is authorised before the Backend is asked.
 //   - A repository that the caller may not use answers exactly as one that
 //     does not exist.
-//   - Tags that begin with "anchor-" belong to Tagger. Nobody sees them.
+//   - Tags that begin with "anchor-" belong to Tagger. Nobody sees or writes them.
+//   - Bodies stream: a blob is never held, a manifest is bounded, and a body that
+//     stands still ends.
 //   - Handlers return errors; one place writes them, from one table. Texts of
-//     errors go to the log and never to a client.
+//     errors go to the log and never to a client, but for those that were made for
+//     it, by Explain.
 package distribution

@@ -15,7 +15,12 @@
 //   - A manifest carries its media type as a label, and references to all that
 //     it names, as labels that the garbage collector follows.
 //   - A tag is an image record NAME:TAG, and so a root of the collector.
-//   - What an import has brought so far is held by a lease that expires.
+//   - What an import has brought so far is held by a lease that expires, and so
+//     is what was pushed and is named by nothing.
+//   - An upload is an unfinished write, called upload/NAME/ID, and outlives the
+//     process.
+//   - What refers to a manifest that is not there is an image record
+//     NAME@SUBJECT@REFERRER that expires.
 //   - A namespace that the cluster has no more has a label that says since when.
 //
 // Invariants:

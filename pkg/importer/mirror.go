@@ -6,7 +6,6 @@ package importer
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -88,7 +87,7 @@ func (i *Importer) mirror(ctx context.Context, src Source, res *Resolved, dst De
 		return nil, err
 	}
 	mirrored := &Mirrored{Size: p.size, Platforms: p.platforms(), MediaType: root.self.MediaType}
-	if name := c.platform(); name != "" {
+	if name := ConfigPlatform(c.config.Bytes()); name != "" {
 		mirrored.Platforms = []string{name}
 	}
 	return mirrored, nil
@@ -198,15 +197,6 @@ func (c *copying) copyManifests(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// platform returns that of a single image whose config was copied, else "".
-func (c *copying) platform() string {
-	var p ocispec.Platform
-	if json.Unmarshal(c.config.Bytes(), &p) != nil {
-		return ""
-	}
-	return platformName(p)
 }
 
 // identity returns the part of a descriptor that identifies content.

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/klog/v2"
-	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/importer"
@@ -94,46 +93,17 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 	notRecorded := func(why string) error {
 		return apierrors.NewConflict(v1beta1.Resource("images"), image.Name, errors.New(why+"; nothing was recorded"))
 	}
-	unlock, err := c.lockImage(ctx, image.Namespace, image.Name)
-	if err != nil {
-		return entry, false, notRecorded("others are writing to the Image and did not end in time; try again")
-	}
-	defer unlock()
 	entry.ImportUID, entry.RolledBack = uuid.NewUUID(), true
-	images := c.Client.TaggerV1beta1().Images(image.Namespace)
-	var updated *v1beta1.Image
-	dropped := false // from the history, while it was looked for
-	err = persist(ctx, func() error {
-		current, err := images.Get(ctx, image.Name, metav1.GetOptions{})
-		switch {
-		case apierrors.IsNotFound(err), err == nil && (current.UID != image.UID || current.DeletionTimestamp != nil):
-			return errImageGone
-		case err != nil:
-			return err
-		}
-		status := &current.Status
-		if entryOfImport(status.HashReferences, entry.ImportUID) != nil { // the answer to an earlier attempt was lost
-			updated = current
-			return nil
-		}
+	check := func(status *v1beta1.ImageStatus) error {
 		if inFront(image.Status.HashReferences, &entry) && !inFront(status.HashReferences, &entry) {
 			return errHistoryMoved // it was neither admitted nor looked for, since nothing was to change
 		}
-		history := notInTheFuture(status.HashReferences, c.Clock.Now(), metav1.NewMicroTime(c.Clock.Now()))
-		unchanged = inFront(history, &entry)
-		entry.ImportedAt, entry.ResolvedAt = c.inFrontOf(history)
-		status.HashReferences = addToHistory(history, entry, int(ptr.Deref(current.Spec.HistoryLimit, v1beta1.DefaultHistoryLimit)))
-		c.releaseDropped(ctx, current, history, status.HashReferences)
-		dropped = entryOf(history, digestOf(&entry)) == nil
-		c.setCondition(&status.Conditions, current.Generation, metav1.ConditionTrue, v1beta1.ReasonRolledBack,
-			fmt.Sprintf("rolled back to %s of %s", digestOf(&entry), entry.From))
-		updated, err = images.UpdateStatus(ctx, current, metav1.UpdateOptions{})
-		if apierrors.IsNotFound(err) {
-			return errImageGone
-		}
-		return err
-	})
+		return nil
+	}
+	placed, err := c.putInFront(ctx, image, entry, check, v1beta1.ReasonRolledBack, fmt.Sprintf("rolled back to %s of %s", digestOf(&entry), entry.From))
 	switch {
+	case errors.Is(err, errBusy):
+		return entry, false, notRecorded("others are writing to the Image and did not end in time; try again")
 	case errors.Is(err, errImageGone):
 		return entry, false, notRecorded("the Image was deleted while it was rolled back")
 	case errors.Is(err, errHistoryMoved):
@@ -144,14 +114,10 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 	case err != nil:
 		return entry, false, err
 	}
-	c.follow(ctx, updated)
-	if dropped {
-		c.anchorAgain(ctx, updated, &entry)
+	if placed.dropped {
+		c.anchorAgain(ctx, placed.image, &entry)
 	}
-	if recorded := entryOfImport(updated.Status.HashReferences, entry.ImportUID); recorded != nil {
-		entry = *recorded
-	}
-	return entry, unchanged, nil
+	return placed.entry, placed.unchanged, nil
 }
 
 // errHistoryMoved is why an entry is not recorded that is the current one no more.

@@ -91,7 +91,9 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 		extra.Registry = &taggerserver.RegistryConfig{
 			Listener: registry,
 			TLS:      &tls.Config{GetCertificate: serving, MinVersion: tls.VersionTLS12},
+			Host:     registryHost,
 			Backend:  store,
+			Deleted:  newEvents(ctx, p, kube).deleted,
 			Tokens:   incluster.Tokens(kube.AuthenticationV1().TokenReviews(), o.Authentication.CacheTTL),
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	urlpath "path"
 	"strconv"
 
+	"github.com/opencontainers/go-digest"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
 	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	taggerserver "tagger.dev/tagger/pkg/apiserver"
 	"tagger.dev/tagger/pkg/apiserver/certificate"
 	"tagger.dev/tagger/pkg/embedded"
@@ -88,8 +90,10 @@ func newStandalone(ctx context.Context, o *Options, p *process) (*taggerserver.S
 			Registry: &taggerserver.RegistryConfig{
 				Listener: registry,
 				TLS:      &tls.Config{GetCertificate: serving.GetCertificate, MinVersion: tls.VersionTLS12},
+				Host:     registryHost,
 				Backend:  store,
 				Tokens:   tokens,
+				Deleted:  func(context.Context, *v1beta1.Image, digest.Digest) {}, // there are no Events, and the log has it
 			},
 			Running:        noPods,
 			CollectOrphans: true,

@@ -16,6 +16,11 @@ const (
 	ReasonImported = "Imported"
 	// ReasonUnchanged: the source names the digest that was already recorded.
 	ReasonUnchanged = "Unchanged"
+	// ReasonPushed: an image was pushed to Tagger's registry endpoint under the Image's name.
+	ReasonPushed = "Pushed"
+	// ReasonDeleted: what the Image meant was deleted at Tagger's registry endpoint, and it means what it meant before. Unknown where
+	// that is nothing.
+	ReasonDeleted = "Deleted"
 	// ReasonRolledBack: a rollback put an earlier reference of the Image in front again.
 	ReasonRolledBack = "RolledBack"
 )

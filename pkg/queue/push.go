@@ -1,0 +1,107 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+)
+
+// Pushed is an image that was pushed to the registry endpoint under a tag.
+type Pushed struct {
+	// From is that tag, as HOST/NAMESPACE/NAME:TAG.
+	From   string
+	Digest digest.Digest
+	// MediaType, Size and Platforms are as in a history, the latter two where they are known.
+	MediaType string
+	Size      int64
+	Platforms []string
+}
+
+// Anchor returns the tag that keeps a digest at the mirror for as long as a history names it.
+func Anchor(dgst digest.Digest) string { return anchor(dgst) }
+
+// RecordPush records that an image was pushed, in front of the history of an Image as it was read, whatever else was recorded
+// meanwhile. Its manifest lies at the mirror already, with its anchor. Errors are API errors: a conflict where the Image is gone, or
+// was made again.
+func (c *Controller) RecordPush(ctx context.Context, image *v1beta1.Image, pushed Pushed) error {
+	notRecorded := func(why string) error {
+		return apierrors.NewConflict(v1beta1.Resource("images"), image.Name, errors.New(why+"; the push was not recorded"))
+	}
+	_, repository, err := c.Mirrors.Repository(ctx, image.Namespace, image.Name)
+	if err != nil {
+		return apierrors.NewServiceUnavailable(mirrorFailure(ctx, err).Error())
+	}
+	reference := fmt.Sprintf("%s@%s", repository, pushed.Digest)
+	done, err := c.putInFront(ctx, image, v1beta1.HashReference{
+		From: pushed.From, ImageReference: reference, SourceReference: reference, ImportUID: uuid.NewUUID(),
+		MediaType: pushed.MediaType, Size: pushed.Size, Platforms: pushed.Platforms,
+	}, func(*v1beta1.ImageStatus) error { return nil }, v1beta1.ReasonPushed, fmt.Sprintf("%s was pushed: %s", pushed.From, pushed.Digest))
+	switch {
+	case errors.Is(err, errBusy):
+		return notRecorded("others are writing to the Image and did not end in time; push again")
+	case errors.Is(err, errImageGone):
+		return notRecorded("the Image was deleted meanwhile; push again")
+	case err != nil:
+		return err
+	}
+	if done.dropped { // what the mirror let go of while it was pushed
+		c.anchorAgain(ctx, done.image, &done.entry)
+	}
+	return nil
+}
+
+// RecordDeletion removes from an Image's history what names a digest that was deleted at the mirror. It returns the Image; nil where
+// that is gone, or had no such entry. Errors are API errors.
+func (c *Controller) RecordDeletion(ctx context.Context, namespace, name string, dgst digest.Digest) (*v1beta1.Image, error) {
+	image, err := c.Client.TaggerV1beta1().Images(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, repository, err := c.Mirrors.Repository(ctx, namespace, name)
+	if err != nil {
+		return nil, apierrors.NewServiceUnavailable(mirrorFailure(ctx, err).Error())
+	}
+	reference := fmt.Sprintf("%s@%s", repository, dgst)
+	removed := false
+	image, err = c.changeHistory(ctx, image, func(current *v1beta1.Image) error {
+		status := &current.Status
+		was := len(status.HashReferences)
+		first := was > 0 && status.HashReferences[0].ImageReference == reference
+		status.HashReferences = slices.DeleteFunc(status.HashReferences, func(ref v1beta1.HashReference) bool { return ref.ImageReference == reference })
+		if removed = len(status.HashReferences) < was; !removed {
+			return errUnchanged
+		}
+		if first {
+			left := metav1.ConditionTrue
+			if len(status.HashReferences) == 0 {
+				left = metav1.ConditionUnknown
+			}
+			c.setCondition(&status.Conditions, current.Generation, left, v1beta1.ReasonDeleted, fmt.Sprintf("%s was deleted at the registry", dgst))
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errImageGone):
+		return nil, nil
+	case errors.Is(err, errBusy):
+		return nil, apierrors.NewConflict(v1beta1.Resource("images"), name, errors.New("others are writing to the Image and did not end in time; delete again"))
+	}
+	if err != nil || !removed {
+		return nil, err
+	}
+	return image, nil
+}
