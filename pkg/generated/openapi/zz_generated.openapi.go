@@ -2730,7 +2730,7 @@ func schema_pkg_apis_tagger_v1beta1_HashReference(ref common.ReferenceCallback) 
 				Properties: map[string]spec.Schema{
 					"from": {
 						SchemaProps: spec.SchemaProps{
-							Description: "The reference that was imported, as it was written in the Image or the ImageImport.",
+							Description: "The reference that was imported, as it was written in the Image or the ImageImport; of a push, the tag at Tagger's registry endpoint that was pushed.",
 							Default:     "",
 							Type:        []string{"string"},
 							Format:      "",
@@ -2753,19 +2753,19 @@ func schema_pkg_apis_tagger_v1beta1_HashReference(ref common.ReferenceCallback) 
 					},
 					"importedAt": {
 						SchemaProps: spec.SchemaProps{
-							Description: "When the import, or the rollback, was recorded, in seconds.",
+							Description: "When the import, the push or the rollback was recorded, in seconds.",
 							Ref:         ref(v1.Time{}.OpenAPIModelName()),
 						},
 					},
 					"resolvedAt": {
 						SchemaProps: spec.SchemaProps{
-							Description: "When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import that resolved earlier never lies in front of a later one. For a rollback it is when that was recorded.",
+							Description: "When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import that resolved earlier never lies in front of a later one. For a push and for a rollback it is when that was recorded.",
 							Ref:         ref(v1.MicroTime{}.OpenAPIModelName()),
 						},
 					},
 					"importUID": {
 						SchemaProps: spec.SchemaProps{
-							Description: "The UID of the ImageImport that recorded this. A rollback, of which no object is kept, has one that no object has.",
+							Description: "The UID of the ImageImport that recorded this. A push or a rollback, of which no object is kept, has one that no object has.",
 							Type:        []string{"string"},
 							Format:      "",
 						},

@@ -15,18 +15,19 @@ import (
 //
 // HashReference is one generation of an Image: what a tag meant at a point in time.
 type HashReferenceApplyConfiguration struct {
-	// The reference that was imported, as it was written in the Image or the ImageImport.
+	// The reference that was imported, as it was written in the Image or the ImageImport; of a push, the tag at Tagger's registry
+	// endpoint that was pushed.
 	From *string `json:"from,omitempty"`
 	// What to run: the mirror's reference when the image was mirrored, else the source's; always by digest.
 	ImageReference *string `json:"imageReference,omitempty"`
 	// Where the content came from, always by digest.
 	SourceReference *string `json:"sourceReference,omitempty"`
-	// When the import, or the rollback, was recorded, in seconds.
+	// When the import, the push or the rollback was recorded, in seconds.
 	ImportedAt *v1.Time `json:"importedAt,omitempty"`
 	// When the source answered which digest the tag means, in microseconds. Entries are ordered by it, so that a slow import
-	// that resolved earlier never lies in front of a later one. For a rollback it is when that was recorded.
+	// that resolved earlier never lies in front of a later one. For a push and for a rollback it is when that was recorded.
 	ResolvedAt *v1.MicroTime `json:"resolvedAt,omitempty"`
-	// The UID of the ImageImport that recorded this. A rollback, of which no object is kept, has one that no object has.
+	// The UID of the ImageImport that recorded this. A push or a rollback, of which no object is kept, has one that no object has.
 	ImportUID *types.UID `json:"importUID,omitempty"`
 	// The media type of the top-level manifest or index.
 	MediaType *string `json:"mediaType,omitempty"`
