@@ -133,6 +133,10 @@ func (s *server) pull(t *testing.T, reference string) map[string][]byte {
 	t.Helper()
 	transport := s.transport()
 	defer transport.CloseIdleConnections()
-	return readAll(t, must(name.ParseReference(reference))(t), remote.WithTransport(transport),
-		remote.WithAuth(&authn.Basic{Username: "anybody", Password: s.token}))
+	return readAll(t, must(name.ParseReference(reference))(t), remote.WithTransport(transport), remote.WithAuth(s.basic()))
+}
+
+// basic is how the registry port is told the token.
+func (s *server) basic() authn.Authenticator {
+	return &authn.Basic{Username: "anybody", Password: s.token}
 }
