@@ -67,13 +67,17 @@ cluster: build $(CLUSTER) $(TOOLS)/.clients $(TOOLS)/helm4 e2e-image ## Run a Ku
 ##@ Build
 
 .PHONY: build
-build: kubectl-image ## Build output/bin/tagger-apiserver and output/bin/kubectl-image
+build: kubectl-image tagger-credential-provider ## Build output/bin/tagger-apiserver, kubectl-image and tagger-credential-provider
 	$(GOBUILD) -o $(BIN)/tagger-apiserver ./cmd/tagger-apiserver
 
 .PHONY: kubectl-image
 kubectl-image: ## Build the kubectl plugin, output/bin/kubectl-image, which completes arguments by a second name
 	$(GOBUILD) -o $(BIN)/kubectl-image ./cmd/kubectl-image
 	ln -sf kubectl-image $(BIN)/kubectl_complete-image
+
+.PHONY: tagger-credential-provider
+tagger-credential-provider: ## Build the kubelet's credential provider, output/bin/tagger-credential-provider
+	$(GOBUILD) -o $(BIN)/tagger-credential-provider ./cmd/tagger-credential-provider
 
 # hack/build-image.sh reads IMAGE, PLATFORMS and PUSH from the environment, where make puts what it is given.
 .PHONY: image

@@ -65,6 +65,12 @@ var rules = []rule{
 		why: "the plugin is a client, and stays a small binary",
 	},
 	{
+		of:     []string{"cmd/tagger-credential-provider/...", "pkg/cmd/credentialprovider/..."},
+		except: []string{"pkg/cmd/credentialprovider/...", "pkg/version/...", "k8s.io/apimachinery/pkg/version/...", "k8s.io/apimachinery/pkg/util/version/..."},
+		never:  []string{"cmd/...", "pkg/...", "k8s.io/...", "sigs.k8s.io/...", etcd, "net/..."},
+		why:    "nodes start it for each pull and hand it a token: it is made of the standard library, and has no network",
+	},
+	{
 		of:     []string{"cmd/...", "pkg/...", "hack/..."},
 		but:    []string{"pkg/embedded/..."},
 		direct: true,
