@@ -80,15 +80,21 @@ func applied(t *testing.T) objects {
 		if filepath.Base(file) == "kustomization.yaml" {
 			continue
 		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		in, err := decode(content)
-		if err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		maps.Copy(all, in)
+		maps.Copy(all, read(t, file))
+	}
+	return all
+}
+
+// read returns the objects of a file.
+func read(t *testing.T, file string) objects {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := decode(content)
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
 	}
 	return all
 }
@@ -101,6 +107,15 @@ func TestRights(t *testing.T) {
 		mirrors := cluster("tagger-namespace-mirrors", "tagger", rbacv1.PolicyRule{
 			APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"mirror-registry-config"}, Verbs: []string{"get"},
 		})
+		nodes := cluster("tagger-node-tokens", "", rbacv1.PolicyRule{
+			APIGroups: []string{""}, Resources: []string{"tagger.dev"}, Verbs: []string{"request-serviceaccounts-token-audience"},
+		})
+		binding := nodes["ClusterRoleBinding/tagger-node-tokens"]
+		binding.Subjects = []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:nodes"}}
+		nodes["ClusterRoleBinding/tagger-node-tokens"] = binding
+		if diff := gocmp.Diff(read(t, "../../artifacts/nodes/rbac.yaml").rights(), nodes); diff != "" {
+			t.Errorf("artifacts/nodes/rbac.yaml grants other rights (-file +want):\n%s", diff)
+		}
 		list := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"list"}}
 		narrow := map[string]right{"ClusterRole/tagger-pull-secrets": {Rules: []rbacv1.PolicyRule{list}}}
 		for _, in := range []string{"team-a", "team-b"} {
@@ -120,6 +135,7 @@ func TestRights(t *testing.T) {
 			"several":    {values: several},
 			"everything": {values: everything, more: metrics},
 			"alone":      {values: alone, more: metrics},
+			"nodes":      {values: `{registry: {nodeTokens: true}}`, more: nodes},
 			"mirrors":    {values: `{allowNamespaceMirrors: true}`, more: mirrors},
 			"narrow":     {values: `{pullSecrets: {namespaces: [team-a, team-b]}}`, more: narrow, less: []rbacv1.PolicyRule{list}},
 		} {

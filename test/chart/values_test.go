@@ -59,9 +59,9 @@ func TestValues(t *testing.T) {
 			"RoleBinding/kube-system/tagger-authentication-reader {.roleRef.name}":            "extension-apiserver-authentication-reader",
 			"Secret/mirror-registry-config {.metadata.annotations.helm\\.sh/resource-policy}": "keep",
 		},
-		args: []string{"--namespace=tagger", "--data-dir=/data/tagger", "--store-reserve=256Mi"},
+		args: []string{"--namespace=tagger", "--data-dir=/data/tagger", "--store-reserve=256Mi", "--registry-audiences=tagger.dev"},
 		lacks: []string{
-			"--etcd-", "--tls-", "--registry-", "--allowed-", "--blocked-", "--shutdown-", "--audit-", "--allow-namespace-mirrors",
+			"--etcd-", "--tls-", "--registry-external-", "--registry-certs-", "--allowed-", "--blocked-", "--shutdown-", "--audit-", "--allow-namespace-mirrors",
 		},
 	}, {
 		name:   "an image without tag",
@@ -203,6 +203,19 @@ etcd:
 		values: `{registry: {service: {type: NodePort, nodePort: 30500, externalTrafficPolicy: Local}}}`,
 		more:   []string{registry},
 		want:   map[string]string{registry + " {.spec.type} {.spec.ports[0].nodePort} {.spec.externalTrafficPolicy}": "NodePort 30500 Local"},
+	}, {
+		name:   "tokens of nodes",
+		values: `{registry: {nodeTokens: true, audiences: [tagger.dev, "images.example.com:5000"]}}`,
+		more:   []string{"ClusterRole/tagger-node-tokens", "ClusterRoleBinding/tagger-node-tokens"},
+		want: map[string]string{
+			"ClusterRole/tagger-node-tokens {.rules[0].verbs[*]} {.rules[0].resources[*]}":  "request-serviceaccounts-token-audience tagger.dev images.example.com:5000",
+			"ClusterRoleBinding/tagger-node-tokens {.subjects[*].kind} {.subjects[*].name}": "Group system:nodes",
+		},
+		args: []string{"--registry-audiences=tagger.dev,images.example.com:5000"},
+	}, {
+		name:   "no audience but the API's",
+		values: `{registry: {audiences: []}}`,
+		args:   []string{"--registry-audiences="},
 	}, {
 		name:   "an ingress",
 		values: `{registry: {ingress: {enabled: true, className: nginx, host: images.example.com, tlsSecret: images, annotations: {nginx.ingress.kubernetes.io/ssl-passthrough: "true"}}}}`,

@@ -54,6 +54,19 @@ persistence.existingClaim: is set, and persistence.enabled is false. Set persist
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if $registry.nodeTokens }}
+{{- if not .Values.imageStore.enabled }}
+registry.nodeTokens: is true, and there is no registry port where imageStore.enabled is false. Leave registry.nodeTokens out, or set imageStore.enabled=true, which one server alone can have.
+{{- end }}
+{{- if not $registry.audiences }}
+registry.audiences: is empty, and registry.nodeTokens is true. Name the audience that nodes ask for, such as tagger.dev.
+{{- end }}
+{{- range $registry.audiences }}
+{{- if contains "/" . }}
+registry.audiences: {{ quote . }} has a slash, which RBAC cannot grant to nodes. Name an audience without one, such as tagger.dev, or set registry.nodeTokens=false.
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if and $registry.ingress.enabled (not $registry.ingress.host) }}
 registry.ingress.host: is empty, and registry.ingress.enabled is true. Set the name by which nodes and people reach the registry port.
 {{- end }}

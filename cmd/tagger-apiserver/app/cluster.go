@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -93,8 +94,10 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 			TLS:      &tls.Config{GetCertificate: serving, MinVersion: tls.VersionTLS12},
 			Host:     registryHost,
 			Backend:  store,
+			Host:     registryHost,
+			Backend:  store,
 			Deleted:  newEvents(ctx, p, kube).deleted,
-			Tokens:   incluster.Tokens(kube.AuthenticationV1().TokenReviews(), o.Authentication.CacheTTL),
+			Tokens:   incluster.Tokens(kube.AuthenticationV1().TokenReviews(), append(slices.Clone(o.RegistryAudiences), registryHost), o.Authentication.CacheTTL),
 		}
 	}
 	config.Extra = o.extraConfig(extra, etcd)

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -47,6 +49,8 @@ type Options struct {
 	// Namespace and ServiceName are where the server runs in a cluster, and by which Service kube-apiserver reaches it.
 	Namespace   string
 	ServiceName string
+	// RegistryAudiences are those of tokens that the registry endpoint takes, beside those of the API and the endpoint's own name.
+	RegistryAudiences []string
 	// AllowNamespaceMirrors lets each namespace say where its images are mirrored to.
 	AllowNamespaceMirrors bool
 
@@ -87,12 +91,13 @@ func NewOptions() *Options {
 		Traces:   options.NewTracingOptions(),
 		Logs:     logs.NewOptions(),
 
-		Namespace:      "tagger",
-		ServiceName:    "tagger",
-		Core:           options.NewCoreAPIOptions(),
-		Authentication: options.NewDelegatingAuthenticationOptions(),
-		Authorization:  options.NewDelegatingAuthorizationOptions(),
-		Admission:      newAdmissionOptions(),
+		Namespace:         "tagger",
+		ServiceName:       "tagger",
+		RegistryAudiences: []string{v1beta1.SchemeGroupVersion.Group},
+		Core:              options.NewCoreAPIOptions(),
+		Authentication:    options.NewDelegatingAuthenticationOptions(),
+		Authorization:     options.NewDelegatingAuthorizationOptions(),
+		Admission:         newAdmissionOptions(),
 	}
 	// kube-apiserver sends many requests over one connection.
 	o.Serving.HTTP2MaxStreamsPerConnection = 1000
@@ -139,6 +144,8 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 		"Kubeconfig of the Kubernetes API that is extended. Default: the service account of the Pod.")
 	cluster.StringVar(&o.Namespace, "namespace", o.Namespace, "Namespace that this server runs in, where its Secrets are.")
 	cluster.StringVar(&o.ServiceName, "service-name", o.ServiceName, "Name of the Service by which kube-apiserver reaches this server.")
+	cluster.StringSliceVar(&o.RegistryAudiences, "registry-audiences", o.RegistryAudiences,
+		"Audiences of service account tokens that the registry endpoint takes, beside the one that --registry-external-host is and those of the Kubernetes API, which tokens have by default. A token for any other audience is refused. Credential providers of nodes ask for one of them.")
 	cluster.BoolVar(&o.AllowNamespaceMirrors, "allow-namespace-mirrors", o.AllowNamespaceMirrors,
 		"Whether a Secret mirror-registry-config in the namespace of an Image says where it is mirrored to, before the one in --namespace. Needs the right to get Secrets of that name in all namespaces.")
 	cluster.StringVar(&o.Serving.ServerCert.CertKey.CertFile, "tls-cert-file", o.Serving.ServerCert.CertKey.CertFile,
@@ -229,6 +236,9 @@ func (o *Options) Validate() []error {
 		if host, err := importer.CanonicalHost(o.RegistryExternalHost); err != nil || host != o.RegistryExternalHost {
 			errs = append(errs, fmt.Errorf("--registry-external-host %q: write HOST or HOST:PORT in lower case, without scheme or path; a host without a dot needs its port", o.RegistryExternalHost))
 		}
+	}
+	if slices.ContainsFunc(o.RegistryAudiences, func(audience string) bool { return audience == "" || strings.TrimSpace(audience) != audience }) {
+		errs = append(errs, fmt.Errorf("--registry-audiences %q: write audiences with a comma and no space between them", strings.Join(o.RegistryAudiences, ",")))
 	}
 	if o.StoreReserve.Value() < 0 {
 		errs = append(errs, fmt.Errorf("--store-reserve %s: must not be negative", &o.StoreReserve))

@@ -6,6 +6,7 @@ package incluster
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"slices"
 	"sync/atomic"
@@ -183,36 +184,91 @@ func TestTrust(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	t.Parallel()
-	client := fake.NewClientset()
-	var reviews atomic.Int32
-	client.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		reviews.Add(1)
-		review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview).DeepCopy()
-		switch review.Spec.Token {
-		case "good":
-			review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: "alice", Groups: []string{"team"}}}
-		case "down":
-			return true, nil, errors.New("down")
-		default:
-			review.Status.Error = "invalid bearer token"
+	// A token for some audiences, in the ways that it may say so.
+	of := func(claims string) string {
+		return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2lnbmVk"
+	}
+	tests := []struct {
+		name, token string
+		reviewer    string   // "old" knows no audiences, "down" fails
+		refused     bool     // by kube-apiserver
+		audiences   []string // that are asked for
+		known       bool
+	}{
+		{name: "for the API", token: of(`{"aud":["https://kubernetes.default.svc"]}`), known: true},
+		{name: "without audience", token: of(`{}`), known: true},
+		{name: "no JSON Web Token", token: "good", known: true},
+		{name: "claims that cannot be read", token: "a.!.b", known: true},
+		{name: "claims that are none", token: of(`[]`), known: true},
+		{name: "an audience that is none", token: of(`{"aud":1}`), known: true},
+		{name: "not good", token: "bad", refused: true},
+		{name: "kube-apiserver fails", token: "good", reviewer: "down"},
+		{name: "for us", token: of(`{"aud":["tagger.dev"]}`), audiences: []string{"tagger.dev"}, known: true},
+		{name: "for us alone, as a string", token: of(`{"aud":"tagger.dev"}`), audiences: []string{"tagger.dev"}, known: true},
+		{name: "for the endpoint by its name", token: of(`{"aud":["registry.example.com:5000"]}`), audiences: []string{"registry.example.com:5000"}, known: true},
+		{name: "for us and others", token: of(`{"aud":["vault","tagger.dev","registry.example.com:5000"]}`),
+			audiences: []string{"tagger.dev", "registry.example.com:5000"}, known: true},
+		{name: "for others", token: of(`{"aud":["vault"]}`), refused: true},
+		{name: "for another one that begins alike", token: of(`{"aud":["tagger.dev.example.com"]}`), refused: true},
+		{name: "for us, and nobody who reviews knows audiences", token: of(`{"aud":["tagger.dev"]}`), reviewer: "old", audiences: []string{"tagger.dev"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			client := fake.NewClientset()
+			var reviews atomic.Int32
+			client.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
+				reviews.Add(1)
+				review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview).DeepCopy()
+				if diff := cmp.Diff(tt.audiences, review.Spec.Audiences); diff != "" {
+					t.Errorf("audiences that are asked for (-want +got):\n%s", diff)
+				}
+				if tt.reviewer == "down" {
+					return true, nil, errors.New("down")
+				}
+				if tt.refused {
+					review.Status.Error = "invalid bearer token"
+					return true, review, nil
+				}
+				review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: "alice", Groups: []string{"team"}}}
+				if tt.reviewer != "old" {
+					review.Status.Audiences = review.Spec.Audiences
+				}
+				return true, review, nil
+			})
+			tokens := Tokens(client.AuthenticationV1().TokenReviews(), []string{"tagger.dev", "registry.example.com:5000"}, time.Minute)
+			want := int32(1) // what was answered is kept
+			if tt.reviewer == "down" {
+				want = 2
+			}
+			for range 2 {
+				response, known, err := tokens.AuthenticateToken(t.Context(), tt.token)
+				if known != tt.known || (err != nil) != (tt.reviewer == "down") {
+					t.Errorf("known %t, %v", known, err)
+				}
+				if known && (response.User.GetName() != "alice" || !cmp.Equal([]string{"team"}, response.User.GetGroups())) {
+					t.Errorf("it is of %+v", response.User)
+				}
+			}
+			if got := reviews.Load(); got != want {
+				t.Errorf("%d reviews, want %d", got, want)
+			}
+		})
+	}
+}
+
+// FuzzClaimedAudiences: a token of any form is read without a panic, and of nothing that is not in it.
+func FuzzClaimedAudiences(f *testing.F) {
+	for _, claims := range []string{`{"aud":"a"}`, `{"aud":["a","b"]}`, `{"aud":{}}`, `{"aud":null}`, `[]`, ``} {
+		f.Add("e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2lnbmVk")
+	}
+	f.Add("..")
+	f.Add("abc")
+	f.Fuzz(func(t *testing.T, token string) {
+		if got := claimedAudiences(token); len(got) > len(token) {
+			t.Errorf("%d audiences of %d bytes", len(got), len(token))
 		}
-		return true, review, nil
 	})
-	tokens := Tokens(client.AuthenticationV1().TokenReviews(), time.Minute)
-	for range 2 {
-		for token, want := range map[string]struct{ known, fails bool }{"good": {known: true}, "bad": {}, "down": {fails: true}} {
-			response, known, err := tokens.AuthenticateToken(t.Context(), token)
-			if known != want.known || (err != nil) != want.fails {
-				t.Errorf("%s: known %t, %v", token, known, err)
-			}
-			if known && (response.User.GetName() != "alice" || !cmp.Equal([]string{"team"}, response.User.GetGroups())) {
-				t.Errorf("%s is of %+v", token, response.User)
-			}
-		}
-	}
-	if got := reviews.Load(); got != 4 {
-		t.Errorf("%d reviews, want one of each that was answered, and no failure kept", got)
-	}
 }
 
 func TestWaitForAPIServer(t *testing.T) {
