@@ -102,7 +102,7 @@ Pods and Services have addresses of their own, and the node has %s. Commands rea
 
   %s
 
-There is no way out of the cluster, and DNS knows no other names than its own. An image comes in by
+There is no way out of the cluster, and DNS knows no other names than its own. An image, called localhost/NAME, comes in by
 
   ctr --address %s --namespace k8s.io image import ARCHIVE
 

@@ -44,7 +44,13 @@ type Config struct {
 
 	// APIServerFlags are given to kube-apiserver after its other flags.
 	APIServerFlags []string
+
+	// CredentialProviders is where the kubelet finds programs that give it credentials for images; none, where it is empty.
+	CredentialProviders CredentialProviders
 }
+
+// CredentialProviders are those of a kubelet: the path of its CredentialProviderConfig, and the directory of the programs.
+type CredentialProviders struct{ Config, Dir string }
 
 // Cluster is a Kubernetes that runs until Close. Its methods may be used concurrently.
 type Cluster struct {
@@ -168,6 +174,16 @@ func (c *Cluster) RESTConfig() *rest.Config { return rest.CopyConfig(c.admin.Con
 
 // HostsDir is where containerd looks for the hosts.toml of registries, in a folder named by host and port, at each pull.
 func (c *Cluster) HostsDir() string { return filepath.Join(c.dir, "hosts") }
+
+// AddHost has the node know a name by an address, as a line of /etc/hosts does. Pods do not.
+func (c *Cluster) AddHost(address, name string) error {
+	file, err := os.OpenFile(c.path("etc-hosts"), os.O_APPEND|os.O_WRONLY, 0) // what is mounted is that file and no other
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(file, "%s %s\n", address, name)
+	return errors.Join(err, file.Close())
+}
 
 // Containerd is the path of its socket, on which it serves outside as well. The images of Pods are in its namespace k8s.io.
 func (c *Cluster) Containerd() string { return c.path("containerd.sock") }

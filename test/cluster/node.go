@@ -77,8 +77,12 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kubelet, err := c.launch("kubelet", "http://127.0.0.1:10248/healthz", "--config", c.path("kubelet.yaml"),
-		"--kubeconfig", c.kubeconfig("kubelet"), "--root-dir", c.path("kubelet"), "--hostname-override", Node, "--node-ip", Address)
+	flags := []string{"--config", c.path("kubelet.yaml"),
+		"--kubeconfig", c.kubeconfig("kubelet"), "--root-dir", c.path("kubelet"), "--hostname-override", Node, "--node-ip", Address}
+	if providers := c.config.CredentialProviders; providers.Config != "" {
+		flags = append(flags, "--image-credential-provider-config", providers.Config, "--image-credential-provider-bin-dir", providers.Dir)
+	}
+	kubelet, err := c.launch("kubelet", "http://127.0.0.1:10248/healthz", flags...)
 	if err != nil {
 		return err
 	}

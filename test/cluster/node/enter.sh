@@ -21,6 +21,10 @@ for path in /run /var/lib /var/log; do
 	mount -t overlay overlay -o "lowerdir=${path},upperdir=${layer}/upper,workdir=${layer}/work" "${path}"
 done
 
+# AddHost writes there.
+cat /etc/hosts >"${dir}/etc-hosts"
+mount --bind "${dir}/etc-hosts" /etc/hosts
+
 # The kubelet sets these for the whole machine where it does not find what it wants. This is what it finds.
 while read -r name value; do
 	file=${dir}/private/$(basename "${name}")
