@@ -34,6 +34,15 @@ for platform in ${PLATFORMS}; do
 	pack "${release}/tagger-apiserver-${name}-${platform/\//-}.tar.gz" "${work}/image/bin/${platform/\//-}" tagger-apiserver LICENSE
 done
 
+# For nodes, with what configures them.
+for platform in ${PLATFORMS}; do
+	nodes=${work}/nodes/${platform}
+	build tagger-credential-provider "${platform}" "${nodes}/tagger-credential-provider"
+	cp LICENSE artifacts/nodes/* "${nodes}"
+	pack "${release}/tagger-credential-provider-${name}-${platform/\//-}.tar.gz" "${nodes}" tagger-credential-provider LICENSE \
+		credential-provider.yaml hosts.toml rbac.yaml
+done
+
 for platform in ${PLUGIN_PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64}; do
 	suffix=
 	[[ ${platform} != windows/* ]] || suffix=.exe

@@ -45,7 +45,8 @@ func TestRelease(t *testing.T) {
 	chart, manifests := "tagger-1.2.3+test.tgz", "tagger-manifests-v1.2.3_test.tar.gz"
 	want := []string{
 		"README.md", "SHA256SUMS", "kubectl-image-v1.2.3_test-" + platform + ".tar.gz", chart,
-		"tagger-apiserver-v1.2.3_test-image.tar", "tagger-apiserver-v1.2.3_test-" + platform + ".tar.gz", "tagger-docs-v1.2.3_test.tar.gz",
+		"tagger-apiserver-v1.2.3_test-image.tar", "tagger-apiserver-v1.2.3_test-" + platform + ".tar.gz",
+		"tagger-credential-provider-v1.2.3_test-" + platform + ".tar.gz", "tagger-docs-v1.2.3_test.tar.gz",
 		manifests,
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
@@ -94,6 +95,12 @@ func TestRelease(t *testing.T) {
 		}
 		wantText(t, run(t, dir, nil, "./tagger-apiserver", "--version"), "v1.2.3+test")
 		wantText(t, run(t, dir, nil, "./kubectl-image", "--help"), "rollback")
+		wantText(t, run(t, dir, nil, "./tagger-credential-provider", "--version"), "v1.2.3+test")
+		for _, name := range []string{"credential-provider.yaml", "hosts.toml", "rbac.yaml"} {
+			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+				t.Error(err)
+			}
+		}
 	})
 	t.Run("documents", func(t *testing.T) {
 		dir := t.TempDir()

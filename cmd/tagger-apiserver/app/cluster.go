@@ -94,8 +94,6 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 			TLS:      &tls.Config{GetCertificate: serving, MinVersion: tls.VersionTLS12},
 			Host:     registryHost,
 			Backend:  store,
-			Host:     registryHost,
-			Backend:  store,
 			Deleted:  newEvents(ctx, p, kube).deleted,
 			Tokens:   incluster.Tokens(kube.AuthenticationV1().TokenReviews(), append(slices.Clone(o.RegistryAudiences), registryHost), o.Authentication.CacheTTL),
 		}
