@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
@@ -31,18 +32,35 @@ const (
 )
 
 // A thread runs functions one after another on an operating system thread of its own that lives until close. The kernel signals
-// a child when the thread that started it ends, not the process, and namespaces are entered by threads.
+// a child when the thread that started it ends, not the process, and namespaces are entered by threads. It is never the first thread
+// of the process, which does not end before that, and whose namespaces are what /proc/self tells of.
 type thread struct{ calls chan func() }
 
 func newThread() *thread {
 	t := &thread{calls: make(chan func())}
 	go func() {
-		runtime.LockOSThread() // and never unlocks it: the thread ends with the goroutine
-		for call := range t.calls {
-			call()
+		runtime.LockOSThread()
+		if unix.Gettid() != os.Getpid() {
+			t.serve()
+			return
 		}
+		begun := make(chan struct{})
+		go func() { // on another one, as long as this one is held
+			runtime.LockOSThread()
+			close(begun)
+			t.serve()
+		}()
+		<-begun
+		runtime.UnlockOSThread()
 	}()
 	return t
+}
+
+// serve runs what it is told to until close. The thread is locked and not unlocked: it ends with the goroutine.
+func (t *thread) serve() {
+	for call := range t.calls {
+		call()
+	}
 }
 
 func (t *thread) do(f func() error) error {
