@@ -109,7 +109,7 @@ var answers = map[Error]struct {
 func (e Error) Error() string { return answers[e].message }
 
 // Message is an Error with a text of its own that the client is told.
-type Message struct {
+type Message struct { //nolint:errname // Error is the kind that it is of
 	Kind Error
 	Text string
 }

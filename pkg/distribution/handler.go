@@ -22,6 +22,8 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/klog/v2"
+
+	"tagger.dev/tagger/pkg/limit"
 )
 
 // Options of an endpoint. The zero value has the defaults.
@@ -31,7 +33,8 @@ type Options struct {
 	MaxManifestBytes int64
 	// MaxBlobBytes is how large a pushed blob may be. Default: as large as it likes.
 	MaxBlobBytes int64
-	// StallTimeout ends a request whose body does not go on. Default one minute.
+	// StallTimeout ends a request whose body does not go on, and one with a manifest
+	// that has not come by then. Default one minute.
 	StallTimeout time.Duration
 }
 
@@ -47,13 +50,18 @@ func (o Options) withDefaults() Options {
 //
 // Logs go to the logger of the request's context.
 func New(backend Backend, authz Authorizer, options Options) http.Handler {
-	return &handler{backend: backend, authz: authz, options: options.withDefaults()}
+	return &handler{
+		backend: backend, authz: authz, options: options.withDefaults(),
+		manifests: limit.NewKeyed(maxManifests), namespaceManifests: limit.NewKeyed(maxManifestsOfNamespace),
+	}
 }
 
 type handler struct {
 	backend Backend
 	authz   Authorizer
 	options Options
+	// manifests has the places of manifests that are pushed, namespaceManifests those of each namespace.
+	manifests, namespaceManifests *limit.Keyed
 }
 
 // ServeHTTP implements http.Handler.
@@ -61,11 +69,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	header.Set("X-Content-Type-Options", "nosniff")
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &movingBody{r.Body, http.NewResponseController(w), h.options.StallTimeout}
+	// The server looks at the request that it made to see whether a body is left, or
+	// was never asked for.
+	r = r.WithContext(r.Context())
+	leave := func() {}
+	switch r.Body {
+	case nil, http.NoBody:
+		r.Body = http.NoBody
+	default:
+		body := &movingBody{ReadCloser: r.Body, controller: http.NewResponseController(w), timeout: h.options.StallTimeout}
+		r.Body, leave = body, body.leave
 	}
 
 	respond, err := h.handle(header, r)
+	leave()
 	if err != nil {
 		// A caller that went away is no failure of the server.
 		if asError(err) == ErrInternal && r.Context().Err() == nil {

@@ -13,13 +13,22 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"tagger.dev/tagger/pkg/limit"
 )
 
-// maxTagParameters bounds the tags that one push by digest may set.
-const maxTagParameters = 16
+const (
+	// maxTagParameters bounds the tags that one push by digest may set.
+	maxTagParameters = 16
+	// maxManifests is how many manifests are pushed at once, each of which lies in
+	// memory, and maxManifestsOfNamespace how many of them to one namespace.
+	maxManifests            = 32
+	maxManifestsOfNamespace = 4
+)
 
 // manifestTypes are the media types of manifests that are served.
 var manifestTypes = []string{
@@ -75,6 +84,14 @@ func (h *handler) putManifest(ctx context.Context, r *http.Request, req request)
 	if err != nil {
 		return nil, err
 	}
+	if r.ContentLength > h.options.MaxManifestBytes {
+		return nil, h.manifestTooLarge()
+	}
+	release, err := h.manifestPlace(ctx, req.repo.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	raw, err := h.readManifest(r)
 	if err != nil {
 		return nil, err
@@ -125,24 +142,42 @@ func tagsOf(r *http.Request, req request) ([]string, error) {
 	return tags, nil
 }
 
-// readManifest reads a body of bounded size.
+// manifestPlace waits until there is room for another manifest in memory.
+func (h *handler) manifestPlace(ctx context.Context, namespace string) (release func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, h.options.StallTimeout)
+	defer cancel()
+	release, err = limit.AcquireAll(waiting, limit.Place{Of: h.namespaceManifests, Key: namespace}, limit.Place{Of: h.manifests})
+	if err != nil && ctx.Err() == nil {
+		return nil, Explain(ErrTooMany, "too many manifests are pushed at this moment: try again later")
+	}
+	return release, err
+}
+
+// readManifest reads a body of bounded size, in a bounded time: others wait for its
+// place.
 func (h *handler) readManifest(r *http.Request) ([]byte, error) {
-	limit := h.options.MaxManifestBytes
-	tooLarge := Explain(ErrSizeInvalid, "the manifest is larger than the %d bytes that this registry accepts", limit)
-	if r.ContentLength > limit {
-		return nil, tooLarge
+	if body, ok := r.Body.(*movingBody); ok {
+		body.until = time.Now().Add(h.options.StallTimeout)
 	}
-	if r.Body == nil {
-		r.Body = http.NoBody
+	var raw []byte
+	var err error
+	if length := r.ContentLength; length >= 0 {
+		raw = make([]byte, length)
+		_, err = io.ReadFull(r.Body, raw)
+	} else {
+		raw, err = io.ReadAll(io.LimitReader(r.Body, h.options.MaxManifestBytes+1))
 	}
-	raw, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 	switch {
 	case err != nil:
 		return nil, bodyError(err)
-	case int64(len(raw)) > limit:
-		return nil, tooLarge
+	case int64(len(raw)) > h.options.MaxManifestBytes:
+		return nil, h.manifestTooLarge()
 	}
 	return raw, nil
+}
+
+func (h *handler) manifestTooLarge() error {
+	return Explain(ErrSizeInvalid, "the manifest is larger than the %d bytes that this registry accepts", h.options.MaxManifestBytes)
 }
 
 // describe returns the descriptor of a manifest that was sent, which is to be of a

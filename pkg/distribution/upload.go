@@ -6,12 +6,9 @@ package distribution
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -169,71 +166,7 @@ func parseChunkRange(value string) (first, last int64, err error) {
 	if errA != nil || errB != nil || b < a {
 		return 0, 0, invalid
 	}
-	return int64(a), int64(b), nil //nolint:gosec // of 63 bits
-}
-
-// checkSize refuses a body whose length is known and that is too much.
-func (h *handler) checkSize(length, have int64) error {
-	if length > h.options.MaxBlobBytes-have {
-		return Explain(ErrSizeInvalid, "the blob is larger than the %d bytes that this registry accepts", h.options.MaxBlobBytes)
-	}
-	return nil
-}
-
-// bounded ends a body that makes a blob too large.
-func (h *handler) bounded(body io.Reader, have int64) io.Reader {
-	if body == nil {
-		body = http.NoBody
-	}
-	return &boundedReader{body, h.options.MaxBlobBytes - have, h.options.MaxBlobBytes}
-}
-
-type boundedReader struct {
-	io.Reader
-	room, limit int64
-}
-
-func (b *boundedReader) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
-	if b.room -= int64(n); b.room < 0 {
-		return 0, Explain(ErrSizeInvalid, "the blob is larger than the %d bytes that this registry accepts", b.limit)
-	}
-	return n, err
-}
-
-// movingBody is the body of a request that has to go on: a client that neither sends
-// nor leaves would hold its upload for ever.
-type movingBody struct {
-	io.ReadCloser
-	controller *http.ResponseController
-	timeout    time.Duration
-}
-
-func (b *movingBody) Read(p []byte) (int, error) {
-	// Where the connection has no deadlines, a test's for one, it goes without.
-	_ = b.controller.SetReadDeadline(time.Now().Add(b.timeout))
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		_ = b.controller.SetReadDeadline(time.Time{})
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = &cutError{err}
-	}
-	return n, err
-}
-
-// cutError is why a body was not read to its end: it is the client's doing.
-type cutError struct{ err error }
-
-func (e *cutError) Error() string { return "the body ended early: " + e.err.Error() }
-func (e *cutError) Unwrap() error { return e.err }
-
-// bodyError is what an error means that may be of the request's body.
-func bodyError(err error) error {
-	if cut := (*cutError)(nil); errors.As(err, &cut) && asError(err) == ErrInternal {
-		return fmt.Errorf("%w: %w", Explain(ErrUploadInvalid, "the body ended before it was complete"), err)
-	}
-	return err
+	return int64(a), int64(b), nil
 }
 
 // accepted answers that an upload goes on.

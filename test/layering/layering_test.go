@@ -43,7 +43,7 @@ var rules = []rule{
 	},
 	{
 		of:     []string{"pkg/distribution/..."},
-		except: []string{"pkg/distribution/...", "k8s.io/klog/..."}, // a log is no Kubernetes
+		except: []string{"pkg/distribution/...", "pkg/limit/...", "k8s.io/klog/..."}, // a log is no Kubernetes
 		never:  []string{"cmd/...", "pkg/...", "k8s.io/...", "sigs.k8s.io/...", etcd},
 		why:    "the OCI front knows nothing of Kubernetes; what it needs it asks of its own Backend",
 	},
