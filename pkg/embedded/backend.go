@@ -72,6 +72,11 @@ func (s *Store) tagged(ctx context.Context, repo distribution.Repository) ([]ima
 	if err != nil {
 		return nil, err
 	}
+	return s.taggedInside(ctx, repo)
+}
+
+// taggedInside is tagged with ctx of the namespace of the repository.
+func (s *Store) taggedInside(ctx context.Context, repo distribution.Repository) ([]images.Image, error) {
 	return s.images.List(ctx, fmt.Sprintf(`name~=%q`, "^"+regexp.QuoteMeta(imageName(repo, ""))))
 }
 
@@ -169,13 +174,21 @@ func (s *Store) describe(ctx context.Context, repo distribution.Repository, dgst
 	}
 	defer opened.Close()
 	d := opened.Descriptor()
+	if err := describeArtifact(io.NewSectionReader(opened, 0, d.Size), &d, room); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("reading %s: %w", dgst, err)
+	}
+	return d, nil
+}
+
+// describeArtifact adds to the descriptor of a manifest what that says of itself.
+func describeArtifact(raw io.Reader, d *ocispec.Descriptor, room *int) error {
 	var manifest struct {
 		ArtifactType json.RawMessage `json:"artifactType"`
 		Config       child           `json:"config"`
 		Annotations  json.RawMessage `json:"annotations"`
 	}
-	if err := json.NewDecoder(io.NewSectionReader(opened, 0, d.Size)).Decode(&manifest); err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("reading %s: %w", dgst, err)
+	if err := json.NewDecoder(raw).Decode(&manifest); err != nil {
+		return err
 	}
 	if json.Unmarshal(manifest.ArtifactType, &d.ArtifactType) != nil || d.ArtifactType == "" {
 		d.ArtifactType = manifest.Config.MediaType
@@ -188,7 +201,7 @@ func (s *Store) describe(ctx context.Context, repo distribution.Repository, dgst
 		*room -= len(manifest.Annotations)
 		d.Annotations = annotations
 	}
-	return d, nil
+	return nil
 }
 
 func (s *Store) open(ctx context.Context, repo distribution.Repository, dgst digest.Digest) (*openContent, error) {

@@ -40,18 +40,18 @@ func (s *Store) DeleteManifest(ctx context.Context, repo distribution.Repository
 	if err = errors.Join(err, opened.Close()); err != nil {
 		return err
 	}
-	tagged, err := s.tagged(ctx, repo)
-	if err != nil {
-		return err
-	}
 	inside, err := s.namespaced(ctx, repo)
 	if err != nil {
 		return err
 	}
 	subject := subjectOf(raw)
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return storeError(s.db.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(inside, tx)
 		if err := s.drop(ctx, repo, dgst, distribution.ErrManifestUnknown); err != nil {
+			return err
+		}
+		tagged, err := s.taggedInside(ctx, repo)
+		if err != nil {
 			return err
 		}
 		for _, image := range tagged {
@@ -66,7 +66,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repo distribution.Repository
 			return s.referNoMore(ctx, repo, dgst, subject)
 		}
 		return nil
-	})
+	}))
 }
 
 // DeleteBlob implements distribution.Backend.
@@ -75,7 +75,7 @@ func (s *Store) DeleteBlob(ctx context.Context, repo distribution.Repository, dg
 	if err != nil {
 		return err
 	}
-	return s.db.Update(func(tx *bolt.Tx) error {
+	return storeError(s.db.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(inside, tx)
 		info, err := s.held(ctx, repo, dgst)
 		if err != nil {
@@ -85,7 +85,7 @@ func (s *Store) DeleteBlob(ctx context.Context, repo distribution.Repository, dg
 			return distribution.Explain(distribution.ErrInUse, "this is a manifest: delete it as one")
 		}
 		return s.drop(ctx, repo, dgst, distribution.ErrBlobUnknown)
-	})
+	}))
 }
 
 // drop has a repository hold content no more, and no lease hold it, unless a manifest

@@ -58,7 +58,8 @@ func (s fileStore) openWriter(ctx context.Context, opts ...content.WriterOpt) (c
 }
 
 // directRefPrefix begins the references of writes that go to the files
-// directly. Those of the metadata store begin with a number.
+// directly. Those of the metadata store begin with a namespace, of which none is so
+// called.
 const directRefPrefix = "direct-"
 
 // WalkStatusRefs implements localStore for the garbage collector, which aborts
@@ -86,30 +87,33 @@ func (s fileStore) intact(ctx context.Context, dgst digest.Digest, size int64) (
 }
 
 // clean removes what writes have left in the folder of unfinished ones, which no
-// writer of another process goes on with: all but uploads, and of these what was cut
-// short such that containerd cannot even list it.
-func (s fileStore) clean(ctx context.Context, dir string) error {
+// writer of another process goes on with: all but uploads, which it returns, and of
+// these what was cut short such that containerd cannot even list it.
+func (s fileStore) clean(ctx context.Context, dir string) (left []uploadKey, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
 		ref, err := os.ReadFile(filepath.Join(path, "ref")) //nolint:gosec // of the store's own folder
-		// The metadata store puts a number and its namespace in front.
-		if parts := strings.SplitN(string(ref), "/", 3); err == nil && len(parts) == 3 && strings.HasPrefix(parts[2], uploadRefPrefix) {
+		// The metadata store puts its namespace and a number in front, the store of files
+		// calls the folder by the digest of that.
+		parts := strings.SplitN(string(ref), "/", 3)
+		if err == nil && len(parts) == 3 && strings.HasPrefix(parts[2], uploadRefPrefix) && digest.FromBytes(ref).Encoded() == entry.Name() {
 			if _, err := s.Status(ctx, string(ref)); err == nil {
+				left = append(left, uploadKey{parts[0], parts[2]})
 				continue
 			}
 		}
 		if err := os.RemoveAll(path); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return left, nil
 }
 
 type openLaterKey struct{}

@@ -4,6 +4,7 @@
 package embedded
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,14 +92,46 @@ type child struct {
 	Digest    digest.Digest `json:"digest"`
 }
 
+// maxManifestParts bounds how many things a manifest may name: each is a label, and
+// takes ten times the space in memory that it can have in JSON.
+const maxManifestParts = 10_000
+
+var errTooManyParts = fmt.Errorf("it names more than %d things", maxManifestParts)
+
+// children is a list of bounded length.
+type children []child
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *children) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('[') {
+		return errors.Join(errors.New("what should be a list is none"), err)
+	}
+	*c = children{}
+	for decoder.More() {
+		if len(*c) == maxManifestParts {
+			return errTooManyParts
+		}
+		var one child
+		if err := decoder.Decode(&one); err != nil {
+			return err
+		}
+		*c = append(*c, one)
+	}
+	return nil
+}
+
 // childrenOf returns what a manifest of a media type names, in order, the config
 // first. It refuses what reads as both an image and an index.
 func childrenOf(mediaType string, manifest []byte) ([]child, error) {
 	var document struct {
 		MediaType string          `json:"mediaType"`
 		Config    *child          `json:"config"`
-		Layers    []child         `json:"layers"`
-		Manifests []child         `json:"manifests"`
+		Layers    children        `json:"layers"`
+		Manifests children        `json:"manifests"`
 		FSLayers  json.RawMessage `json:"fsLayers"`
 	}
 	if err := json.Unmarshal(manifest, &document); err != nil {

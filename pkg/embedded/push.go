@@ -6,9 +6,11 @@ package embedded
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -22,8 +24,8 @@ import (
 	"tagger.dev/tagger/pkg/distribution"
 )
 
-// maxManifestParts bounds how many things a pushed manifest may name: each is a label.
-const maxManifestParts = 10_000
+// maxReferrers bounds how many manifests refer to one by pushes: each is a label of it.
+const maxReferrers = 10_000
 
 // expireLabel is containerd's: the collector passes over an image record once that
 // time has come.
@@ -31,6 +33,10 @@ const expireLabel = "containerd.io/gc.expire"
 
 // Mount implements distribution.Backend. Blobs of other namespaces are not mounted.
 func (s *Store) Mount(ctx context.Context, repo, from distribution.Repository, dgst digest.Digest) error {
+	return storeError(s.mount(ctx, repo, from, dgst))
+}
+
+func (s *Store) mount(ctx context.Context, repo, from distribution.Repository, dgst digest.Digest) error {
 	if repo.Namespace != from.Namespace {
 		return fmt.Errorf("%s and %s are in different namespaces: %w", from, repo, distribution.ErrBlobUnknown)
 	}
@@ -63,19 +69,16 @@ func (s *Store) keep(ctx context.Context, dgst digest.Digest) error {
 // PutManifest implements distribution.Backend. Without a tag, and unless something else
 // names it, the manifest and what it names are kept for a day.
 func (s *Store) PutManifest(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, manifest []byte, tags []string) error {
-	if err := s.putManifest(ctx, repo, desc, manifest, tags); err != nil {
-		return storeError(err)
-	}
-	return nil
+	return storeError(s.putManifest(ctx, repo, desc, manifest, tags))
 }
 
 func (s *Store) putManifest(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, manifest []byte, tags []string) error {
 	children, err := childrenOf(desc.MediaType, manifest)
-	if err != nil {
+	switch {
+	case errors.Is(err, errTooManyParts):
+		return distribution.Explain(distribution.ErrManifestInvalid, "invalid manifest: %v", errTooManyParts)
+	case err != nil:
 		return fmt.Errorf("%w: %w", distribution.Explain(distribution.ErrManifestInvalid, "invalid manifest: it cannot be read as %s", desc.MediaType), err)
-	}
-	if len(children) > maxManifestParts {
-		return distribution.Explain(distribution.ErrManifestInvalid, "invalid manifest: it names more than %d things", maxManifestParts)
 	}
 	labels, err := manifestLabels(desc, manifest)
 	if err != nil {
@@ -107,10 +110,15 @@ func (s *Store) putManifest(ctx context.Context, repo distribution.Repository, d
 	if err := s.adoptReferrers(ctx, repo, desc.Digest); err != nil {
 		return err
 	}
-	// No collection comes between within a transaction.
+	// No collection and no deletion comes between within a transaction.
 	return s.db.Update(func(tx *bolt.Tx) error {
 		ctx := boltutil.WithTransaction(ctx, tx)
 		if err := s.missing(ctx, repo, children); err != nil {
+			return err
+		}
+		if _, err := s.held(ctx, repo, desc.Digest); errdefs.IsNotFound(err) {
+			return fmt.Errorf("%s was deleted meanwhile: %w", desc.Digest, distribution.ErrConflict)
+		} else if err != nil {
 			return err
 		}
 		for _, tag := range tags {
@@ -142,8 +150,14 @@ func (s *Store) missing(ctx context.Context, repo distribution.Repository, child
 // referTo lets a manifest that is about to be written be found by its subject, which
 // need not be there: then it is noted for as long as what was pushed is kept.
 func (s *Store) referTo(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, subject digest.Digest) error {
+	switch known, err := s.referrers(ctx, repo, subject); {
+	case err != nil:
+		return err
+	case len(known) >= maxReferrers && !slices.Contains(known, desc.Digest):
+		return distribution.Explain(distribution.ErrManifestInvalid, "%d manifests refer to its subject already: delete some", len(known))
+	}
 	name := pendingName(repo, subject, desc.Digest.String())
-	expires := s.now().Add(pushDuration).UTC().Format(time.RFC3339)
+	expires := s.now().Add(s.pushDuration).UTC().Format(time.RFC3339)
 	record := images.Image{Name: name, Target: desc, Labels: map[string]string{expireLabel: expires}}
 	_, err := s.images.Create(ctx, record)
 	if errdefs.IsAlreadyExists(err) {

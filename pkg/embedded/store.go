@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -48,11 +49,14 @@ type Store struct {
 	content content.Store
 	images  images.Store
 	leases  leases.Manager
-	uploads uploads
+	uploads *uploads
+	// pushLeases hold what was pushed.
+	pushLeases *pushLeases
 
-	// leaseDuration is defaultLeaseDuration, and now time.Now, except in tests.
-	leaseDuration time.Duration
-	now           func() time.Time
+	// leaseDuration is defaultLeaseDuration, pushDuration defaultPushDuration,
+	// idleTimeout defaultIdleTimeout and now time.Now, except in tests.
+	leaseDuration, pushDuration, idleTimeout time.Duration
+	now                                      func() time.Time
 }
 
 // StoreConfig says how a store is opened.
@@ -76,7 +80,7 @@ type StoreConfig struct {
 }
 
 // OpenStore opens a store. Writes that an earlier process left unfinished are
-// dropped. The caller closes the store.
+// dropped, uploads of clients excepted. The caller closes the store.
 //
 // It fails within about a second when another process has the store open.
 func OpenStore(ctx context.Context, config StoreConfig) (*Store, error) {
@@ -112,12 +116,17 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 	if err != nil {
 		return nil, err
 	}
+	// Without this folder a collection ends before it comes to unfinished writes.
+	if err := os.MkdirAll(filepath.Join(root, "blobs"), 0o700); err != nil {
+		return nil, err
+	}
 	below, ok := contents.(localStore)
 	if !ok {
 		return nil, fmt.Errorf("content store %T cannot list its writes", contents)
 	}
 	files := fileStore{below}
-	if err := files.clean(ctx, filepath.Join(root, "ingest")); err != nil {
+	left, err := files.clean(ctx, filepath.Join(root, "ingest"))
+	if err != nil {
 		return nil, err
 	}
 	db := metadata.NewDB(bdb, files, nil, metadata.WithPolicyIsolated)
@@ -128,7 +137,7 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 	if namespaceID == nil {
 		namespaceID = containerdNamespace
 	}
-	return &Store{
+	s := &Store{
 		config:        config,
 		dir:           config.Dir,
 		reserve:       config.Reserve,
@@ -138,15 +147,20 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 		content:       db.ContentStore(),
 		images:        metadata.NewImageStore(db),
 		leases:        metadata.NewLeaseManager(db),
-		uploads:       uploads{known: map[uploadKey]*upload{}, leases: map[uploadKey]pushLease{}},
+		uploads:       newUploads(),
 		leaseDuration: defaultLeaseDuration,
+		pushDuration:  defaultPushDuration,
+		idleTimeout:   defaultIdleTimeout,
 		now:           time.Now,
-	}, nil
+	}
+	s.pushLeases = &pushLeases{store: s, of: map[[2]string]pushLease{}}
+	s.takeUp(ctx, left)
+	return s, nil
 }
 
 // Close closes the store. What is under way fails; opened content stays
 // readable.
-func (s *Store) Close() error { return errors.Join(s.closeUploads(), s.db.Close()) }
+func (s *Store) Close() error { return errors.Join(s.uploads.close(), s.db.Close()) }
 
 // Collect removes what no tag and no lease holds, and what namespaces had that are
 // gone. Reads go on meanwhile, writes of metadata wait for it. That it is not
@@ -156,7 +170,9 @@ func (s *Store) Collect(ctx context.Context) error {
 	if err != nil && ctx.Err() == nil {
 		klog.FromContext(ctx).Error(err, "What gone namespaces had stays in the image store for now")
 	}
+	s.uploads.forgetAllEnded(s.now())
 	stats, err := s.db.GarbageCollect(ctx)
+	s.pushLeases.forget() // some may be no more
 	if err != nil {
 		return fmt.Errorf("collecting garbage in the image store: %w", err)
 	}

@@ -9,68 +9,64 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"tagger.dev/tagger/pkg/distribution"
 )
 
 const (
-	// pushDuration is how long what was pushed is kept before a tag, an index or a
-	// referrer holds it, and how long an upload may take.
-	pushDuration = 24 * time.Hour
+	// defaultPushDuration is how long what was pushed is kept before a tag, an index or
+	// a referrer holds it, and how long an upload may take.
+	defaultPushDuration = 24 * time.Hour
 	// pushLeaseInterval is how long one lease is used for all that is pushed to a
 	// repository: to make one for each blob would take a write of its own.
 	pushLeaseInterval = time.Hour
-	// maxUploads bounds the uploads of a namespace.
-	maxUploads = 1000
-	// idleTimeout is how long the file of an upload stays open for the next chunk: to
-	// open it means to read all that is there, for its digest.
-	idleTimeout = time.Minute
+	// defaultIdleTimeout is how long the file of an upload stays open for the next
+	// chunk: to open it means to read all that is there, for its digest.
+	defaultIdleTimeout = time.Minute
+	// maxWaiting is how many requests wait for one upload.
+	maxWaiting = 8
 	// uploadRefPrefix begins containerd's references of uploads. Other writes do not
 	// outlive the process.
 	uploadRefPrefix = "upload/"
 )
 
-// uploads are those that this process knows of. What was sent of others is on disk.
-type uploads struct {
-	mu     sync.Mutex
-	known  map[uploadKey]*upload
-	leases map[uploadKey]pushLease // by repository, without ref
+// upload is one upload. What is not said to be otherwise belongs to who has its place.
+type upload struct {
+	store *Store
+	key   uploadKey
+	begun time.Time
+	// place holds one value while somebody has the upload.
+	place   chan struct{}
+	waiting atomic.Int32 // how many want it
+	filled  atomic.Bool  // whether something came
+
+	algorithm digest.Algorithm
+	size      int64
+	writer    content.Writer // nil while it is closed
+	idle      *time.Timer    // closes the writer
+	counted   bool           // as one whose writer is open though nobody has it
 }
 
 // uploadKey names an upload, by containerd's namespace and reference.
 type uploadKey struct{ namespace, ref string }
 
-// pushLease holds what was pushed to a repository.
-type pushLease struct {
-	id   string
-	made time.Time
+func newUploadKey(namespace, name, id string) uploadKey {
+	return uploadKey{namespace, uploadRefPrefix + name + "/" + id}
 }
 
-// upload is one upload. All but known and key belong to who has its place.
-type upload struct {
-	store *Store
-	repo  distribution.Repository
-	key   uploadKey
-	place chan struct{} // holds one value while somebody has the upload
-
-	algorithm digest.Algorithm
-	size      int64
-	begun     time.Time
-	writer    content.Writer // nil while it is closed
-	idle      *time.Timer    // closes the writer
-}
-
-func uploadRef(repo distribution.Repository, id string) string {
-	return uploadRefPrefix + repo.Name + "/" + id
+// name is that of the repository.
+func (k uploadKey) name() string {
+	return strings.TrimPrefix(k.ref[:strings.LastIndex(k.ref, "/")], uploadRefPrefix)
 }
 
 // StartUpload implements distribution.Backend.
@@ -86,83 +82,53 @@ func (s *Store) StartUpload(ctx context.Context, repo distribution.Repository, a
 		return nil, storeError(err)
 	}
 	u := &upload{
-		store: s, repo: repo, key: uploadKey{namespace, uploadRef(repo, rand.Text())}, place: make(chan struct{}, 1),
+		store: s, key: newUploadKey(namespace, repo.Name, rand.Text()), place: make(chan struct{}, 1),
 		algorithm: algorithm, begun: s.now(),
 	}
 	u.place <- struct{}{}
-	s.uploads.mu.Lock()
-	defer s.uploads.mu.Unlock()
-	others := 0
-	for key, other := range s.uploads.known {
-		switch {
-		case s.now().Sub(other.begun) > pushDuration && len(other.place) == 0:
-			delete(s.uploads.known, key) // its lease has ended, and what it had goes with that
-		case key.namespace == namespace:
-			others++
-		}
+	if err := s.uploads.add(u, s.now()); err != nil {
+		return nil, err
 	}
-	if others >= maxUploads {
-		return nil, distribution.Explain(distribution.ErrTooMany, "%d uploads of this namespace are under way: end some, or try again later", others)
-	}
-	s.uploads.known[u.key] = u
 	return u, nil
 }
 
 // ResumeUpload implements distribution.Backend.
 func (s *Store) ResumeUpload(ctx context.Context, repo distribution.Repository, id string) (distribution.Upload, error) {
-	inside, err := s.namespaced(ctx, repo)
-	if err != nil {
+	if err := repo.Validate(); err != nil {
 		return nil, err
 	}
 	namespace, err := s.namespaceID(ctx, repo.Namespace)
 	if err != nil {
 		return nil, err
 	}
-	key := uploadKey{namespace, uploadRef(repo, id)}
-	u := s.knownUpload(key)
-	if u == nil { // of this process; another may have left it
-		status, err := s.content.Status(inside, key.ref)
-		switch {
-		case errdefs.IsNotFound(err):
-			return nil, distribution.ErrUploadUnknown
-		case err != nil:
-			return nil, err
-		}
-		u = s.adoptUpload(&upload{
-			store: s, repo: repo, key: key, place: make(chan struct{}, 1),
-			algorithm: digest.Canonical, size: status.Offset, begun: status.StartedAt,
-		})
+	u := s.uploads.get(newUploadKey(namespace, repo.Name, id))
+	if u == nil {
+		return nil, distribution.ErrUploadUnknown
+	}
+	defer u.waiting.Add(-1)
+	if u.waiting.Add(1) > maxWaiting {
+		return nil, distribution.Explain(distribution.ErrTooMany, "too many requests wait for this upload: send one after another")
 	}
 	select {
 	case u.place <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if s.knownUpload(key) != u { // it ended while it was waited for
+	if s.uploads.get(u.key) != u { // it ended while it was waited for
 		<-u.place
 		return nil, distribution.ErrUploadUnknown
 	}
 	if u.idle != nil {
 		u.idle.Stop()
+		u.idle = nil
 	}
+	s.uploads.leaveIdle(u)
 	return u, nil
 }
 
-func (s *Store) knownUpload(key uploadKey) *upload {
-	s.uploads.mu.Lock()
-	defer s.uploads.mu.Unlock()
-	return s.uploads.known[key]
-}
-
-// adoptUpload makes an upload known, unless somebody else did.
-func (s *Store) adoptUpload(u *upload) *upload {
-	s.uploads.mu.Lock()
-	defer s.uploads.mu.Unlock()
-	if other := s.uploads.known[u.key]; other != nil {
-		return other
-	}
-	s.uploads.known[u.key] = u
-	return u
+// inside returns ctx for calls to containerd in the namespace of the upload.
+func (u *upload) inside(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, u.key.namespace)
 }
 
 // ID implements distribution.Upload.
@@ -184,19 +150,33 @@ func (u *upload) append(ctx context.Context, r io.Reader, size int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(w, &spaceReader{Reader: r, store: u.store}, make([]byte, copyBufferSize))
-	if status, statusErr := w.Status(); statusErr == nil {
+	observed := &observedWriter{Writer: w, filled: &u.filled}
+	_, err = io.CopyBuffer(observed, &spaceReader{Reader: r, store: u.store}, make([]byte, copyBufferSize))
+	if !observed.failed { // whatever the reader did: what came is there
+		status, statusErr := w.Status()
+		u.size = status.Offset
+		return errors.Join(err, statusErr)
+	}
+	// What a write that failed has left, the file alone knows.
+	closeErr := u.close()
+	if status, statusErr := u.store.content.Status(u.inside(ctx), u.key.ref); statusErr == nil {
 		u.size = status.Offset
 	}
-	if err != nil {
-		// What a write that failed has left the file knows alone.
-		closeErr := u.close()
-		if status, statusErr := u.status(ctx); statusErr == nil {
-			u.size = status.Offset
-		}
-		return errors.Join(err, closeErr)
-	}
-	return nil
+	return errors.Join(err, closeErr)
+}
+
+// observedWriter remembers whether something was written, and whether that failed.
+type observedWriter struct {
+	io.Writer
+	filled *atomic.Bool
+	failed bool
+}
+
+func (w *observedWriter) Write(p []byte) (int, error) {
+	w.filled.Store(true)
+	n, err := w.Writer.Write(p)
+	w.failed = w.failed || err != nil || n < len(p)
+	return n, err
 }
 
 // open returns the writer, at the end of what is there.
@@ -204,11 +184,11 @@ func (u *upload) open(ctx context.Context) (content.Writer, error) {
 	if u.writer != nil {
 		return u.writer, nil
 	}
-	ctx, err := u.store.pushing(ctx, u.repo)
+	leased, err := u.leased(ctx)
 	if err != nil {
 		return nil, err
 	}
-	w, err := u.store.content.Writer(openLater(expectAlgorithm(ctx, u.algorithm)), content.WithRef(u.key.ref))
+	w, err := u.store.content.Writer(openLater(expectAlgorithm(leased, u.algorithm)), content.WithRef(u.key.ref))
 	if err != nil {
 		return nil, err
 	}
@@ -216,37 +196,32 @@ func (u *upload) open(ctx context.Context) (content.Writer, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	if status.Offset < u.size { // it was lost, and is not what the client thinks it is
-		return nil, errors.Join(fmt.Errorf("%d of %d bytes are there: %w", status.Offset, u.size, distribution.ErrUploadUnknown), w.Close())
+	if status.Offset < u.size { // it is not what the client thinks it is
+		return nil, errors.Join(fmt.Errorf("%d of %d bytes are there: %w", status.Offset, u.size, distribution.ErrUploadUnknown),
+			w.Close(), u.Cancel(ctx))
 	}
 	u.writer, u.size = w, status.Offset
 	return w, nil
 }
 
-func (u *upload) status(ctx context.Context) (content.Status, error) {
-	ctx, err := u.store.namespaced(ctx, u.repo)
-	if err != nil {
-		return content.Status{}, err
-	}
-	return u.store.content.Status(ctx, u.key.ref)
+// leased returns ctx for calls to containerd whose content is kept.
+func (u *upload) leased(ctx context.Context) (context.Context, error) {
+	return u.store.pushLeases.hold(u.inside(ctx), u.key.namespace, u.key.name())
 }
 
 // Commit implements distribution.Upload.
 func (u *upload) Commit(ctx context.Context, r io.Reader, size int64, dgst digest.Digest) error {
-	if u.size == 0 {
+	if u.size == 0 && u.writer == nil {
 		u.algorithm = dgst.Algorithm() // now that it is known
 	}
 	if err := u.append(ctx, r, size); err != nil {
 		return storeError(err)
 	}
-	if err := u.commit(ctx, dgst); err != nil {
-		return storeError(err)
-	}
-	return nil
+	return storeError(u.commit(ctx, dgst))
 }
 
 func (u *upload) commit(ctx context.Context, dgst digest.Digest) error {
-	if u.algorithm != dgst.Algorithm() {
+	if u.algorithm != dgst.Algorithm() { // what was hashed is hashed again
 		if err := u.close(); err != nil {
 			return err
 		}
@@ -260,38 +235,41 @@ func (u *upload) commit(ctx context.Context, dgst digest.Digest) error {
 		return errors.Join(distribution.Explain(distribution.ErrDigestInvalid, "what was uploaded has another digest than %s", dgst),
 			u.Cancel(context.WithoutCancel(ctx)))
 	}
-	ctx, err = u.store.pushing(ctx, u.repo)
+	ctx, err = u.leased(ctx)
 	if err != nil {
 		return err
 	}
-	labels := map[string]string{repositoryLabel(u.repo.Name): "true"}
-	u.writer = nil
+	labels := map[string]string{repositoryLabel(u.key.name()): "true"}
+	u.writer = nil // it is no more, whatever comes of it
 	if err := w.Commit(ctx, u.size, dgst, content.WithLabels(labels)); err != nil && !errdefs.IsAlreadyExists(err) {
-		return errors.Join(err, w.Close())
+		return u.notCommitted(ctx, errors.Join(err, w.Close()))
 	}
-	u.forget()
+	u.store.uploads.remove(u)
 	// What was there already keeps its labels, and gets these.
 	return u.store.label(ctx, dgst, labels)
 }
 
+// notCommitted returns what became of an upload whose commit failed: the client may
+// try again, unless what it sent is there no more.
+func (u *upload) notCommitted(ctx context.Context, err error) error {
+	status, statusErr := u.store.content.Status(u.inside(ctx), u.key.ref)
+	switch {
+	case statusErr == nil && status.Offset == u.size:
+		return err
+	case errors.Is(err, fs.ErrNotExist): // it was collected, since it took too long
+		err = fmt.Errorf("%w: %w", distribution.ErrUploadUnknown, err)
+	}
+	return errors.Join(err, u.Cancel(context.WithoutCancel(ctx)))
+}
+
 // Cancel implements distribution.Upload.
 func (u *upload) Cancel(ctx context.Context) error {
-	u.forget()
+	u.store.uploads.remove(u)
 	closeErr := u.close()
-	inside, err := u.store.namespaced(ctx, u.repo)
-	if err != nil {
-		return errors.Join(closeErr, err)
-	}
-	if err := u.store.content.Abort(inside, u.key.ref); err != nil && !errdefs.IsNotFound(err) {
+	if err := u.store.content.Abort(u.inside(ctx), u.key.ref); err != nil && !errdefs.IsNotFound(err) {
 		return errors.Join(closeErr, err)
 	}
 	return closeErr
-}
-
-func (u *upload) forget() {
-	u.store.uploads.mu.Lock()
-	defer u.store.uploads.mu.Unlock()
-	delete(u.store.uploads.known, u.key)
 }
 
 // close closes the writer.
@@ -304,19 +282,26 @@ func (u *upload) close() error {
 	return w.Close()
 }
 
-// Close implements distribution.Upload. The file stays open for a while.
-func (u *upload) Close() error {
-	if u.writer != nil {
-		u.idle = time.AfterFunc(idleTimeout, func() {
-			select {
-			case u.place <- struct{}{}:
-				_ = u.close() // what was written is there, or is missed by the next one who opens it
-				<-u.place
-			default: // somebody goes on
-			}
-		})
+// Close implements distribution.Upload. The file stays open for a while, unless too
+// many do.
+func (u *upload) Close() (err error) {
+	defer func() { <-u.place }()
+	switch {
+	case u.writer == nil:
+		return nil
+	case !u.store.uploads.joinIdle(u):
+		return u.close()
 	}
-	<-u.place
+	var idle *time.Timer
+	idle = time.AfterFunc(u.store.idleTimeout, func() {
+		u.place <- struct{}{}
+		defer func() { <-u.place }()
+		if u.idle == idle { // nobody has gone on
+			u.store.uploads.leaveIdle(u)
+			_ = u.close() // what was written is there, or is missed by the next one who opens it
+		}
+	})
+	u.idle = idle
 	return nil
 }
 
@@ -327,51 +312,33 @@ func (s *Store) pushing(ctx context.Context, repo distribution.Repository) (cont
 	if err != nil {
 		return nil, err
 	}
-	namespace, err := s.namespaceID(ctx, repo.Namespace)
+	namespace, err := namespaces.NamespaceRequired(inside)
 	if err != nil {
 		return nil, err
 	}
-	s.uploads.mu.Lock()
-	defer s.uploads.mu.Unlock()
-	for key, lease := range s.uploads.leases {
-		if s.now().Sub(lease.made) >= pushLeaseInterval {
-			delete(s.uploads.leases, key)
+	return s.pushLeases.hold(inside, namespace, repo.Name)
+}
+
+// hold returns ctx, which is of a containerd namespace, with the lease for what is
+// pushed to a repository at this time.
+func (l *pushLeases) hold(ctx context.Context, namespace, name string) (context.Context, error) {
+	l.mu.Lock() // for a write as well, and writes wait for each other anyhow
+	defer l.mu.Unlock()
+	// The database knows no other time than that of the wall.
+	now := l.store.now().Round(0)
+	for key, lease := range l.of {
+		if age := now.Sub(lease.made); age >= pushLeaseInterval || age < 0 {
+			delete(l.of, key)
 		}
 	}
-	key := uploadKey{namespace: namespace, ref: repo.Name}
-	lease, ok := s.uploads.leases[key]
+	key := [2]string{namespace, name}
+	lease, ok := l.of[key]
 	if !ok {
-		made, err := s.leases.Create(inside, leases.WithID("push-"+rand.Text()), leases.WithExpiration(pushDuration+pushLeaseInterval))
-		if err != nil {
-			return nil, fmt.Errorf("leasing what is pushed to %s: %w", repo, err)
+		lease = pushLease{id: "push-" + rand.Text(), made: now}
+		if _, err := l.store.leases.Create(ctx, leases.WithID(lease.id), leases.WithExpiration(l.store.pushDuration+pushLeaseInterval)); err != nil {
+			return nil, fmt.Errorf("leasing what is pushed to %s: %w", name, err)
 		}
-		lease = pushLease{id: made.ID, made: s.now()}
-		s.uploads.leases[key] = lease
+		l.of[key] = lease
 	}
-	return leases.WithLease(inside, lease.id), nil
-}
-
-// closeUploads closes the files of all uploads, which go on in the next process.
-func (s *Store) closeUploads() error {
-	s.uploads.mu.Lock()
-	known := s.uploads.known
-	s.uploads.known = map[uploadKey]*upload{}
-	s.uploads.mu.Unlock()
-	var errs []error
-	for _, u := range known {
-		select {
-		case u.place <- struct{}{}:
-			errs = append(errs, u.close())
-		default: // a request that goes on fails by itself
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// storeError says in the terms of the endpoint what an error of the store means.
-func storeError(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("%w: %w", distribution.ErrNoSpace, err)
-	}
-	return err
+	return leases.WithLease(ctx, lease.id), nil
 }
