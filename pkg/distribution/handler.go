@@ -284,14 +284,14 @@ func (o *observedReaderAt) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // credentialsOf reads the Authorization header. One that is neither Basic nor
-// Bearer is refused: somebody who tried to authenticate must not silently be
+// Bearer, or has no token, is refused: somebody who tried to authenticate must not silently be
 // taken for anonymous.
 func credentialsOf(r *http.Request) (Credentials, error) {
 	header := r.Header.Get("Authorization")
 	if header == "" {
 		return Credentials{}, nil
 	}
-	if username, password, ok := r.BasicAuth(); ok {
+	if username, password, ok := r.BasicAuth(); ok && password != "" {
 		return Credentials{Username: username, Token: password}, nil
 	}
 	scheme, token, _ := strings.Cut(header, " ")

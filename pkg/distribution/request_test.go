@@ -6,7 +6,6 @@ package distribution
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -229,40 +228,4 @@ func TestParseRepository(t *testing.T) {
 			}
 		})
 	}
-}
-
-// FuzzParseRequest holds that whatever passes follows the grammar, and that it
-// and its path say the same.
-func FuzzParseRequest(f *testing.F) {
-	for _, path := range []string{
-		"/v2/", "/v2/ns/app/manifests/latest", "/v2/ns/app/blobs/sha256:" + hex256, "/v2/ns/app/manifests/sha512:" + hex512,
-		"/v2/ns/a%2Fb/manifests/x", "/v2/../x/blobs/y", "//v2/", "/v2/ns/app/blobs/sha256%3A" + hex256, "/v2/ns/app/manifests/%",
-	} {
-		f.Add(path)
-	}
-	f.Fuzz(func(t *testing.T, path string) {
-		req, err := parsePath(path)
-		if err != nil {
-			if asError(err) == ErrInternal {
-				t.Errorf("%q: an error that is no Error: %v", path, err)
-			}
-			return
-		}
-		canonical := req.path()
-		for _, segment := range strings.Split(strings.TrimPrefix(canonical, pathPrefix), "/") {
-			if segment == "." || segment == ".." || segment == "" && req.kind != kindPing && req.kind != kindUploads {
-				t.Errorf("%q: segment %q came through", path, segment)
-			}
-		}
-		if escaped := (&url.URL{Path: canonical}).EscapedPath(); escaped != canonical {
-			t.Errorf("%q: %q needs escaping", path, canonical)
-		}
-		again, err := parsePath(canonical)
-		if err != nil {
-			t.Fatalf("%q: its canonical path %q: %v", path, canonical, err)
-		}
-		if diff := cmp.Diff(req, again, cmp.AllowUnexported(request{})); diff != "" {
-			t.Errorf("%q and %q (-first +second):\n%s", path, canonical, diff)
-		}
-	})
 }
