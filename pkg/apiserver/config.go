@@ -64,6 +64,8 @@ type RegistryConfig struct {
 	Tokens authenticator.Token
 	// Deleted is told of deletions that took something from an Image's history.
 	Deleted func(ctx context.Context, image *v1beta1.Image, dgst digest.Digest)
+	// Limits are those of what is pushed.
+	Limits distribution.Options
 }
 
 // Config is everything that New needs.

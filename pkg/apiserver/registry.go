@@ -38,7 +38,7 @@ type registryServer struct {
 
 func newRegistryServer(config *RegistryConfig, backend distribution.Backend, authz authorizer.Authorizer) *registryServer {
 	return &registryServer{config: config, server: &http.Server{
-		Handler:           distribution.New(backend, &layersAuthorizer{config.Tokens, authz}, distribution.Options{}),
+		Handler:           distribution.New(backend, &layersAuthorizer{config.Tokens, authz}, config.Limits),
 		TLSConfig:         config.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,

@@ -64,6 +64,8 @@ const (
 	ErrTooMany
 	// ErrNoSpace: the disk is full.
 	ErrNoSpace
+	// ErrFull: the namespace has as much as it may.
+	ErrFull
 	// ErrUnsupported: the method is not served.
 	ErrUnsupported
 	// ErrEndpointUnknown: the path is none of the specification, or of a part
@@ -101,6 +103,7 @@ var answers = map[Error]struct {
 	ErrConflict:            {http.StatusConflict, "UNKNOWN", "somebody else did the same at this moment: try again"},
 	ErrTooMany:             {http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many requests: try again later"},
 	ErrNoSpace:             {http.StatusInsufficientStorage, "UNKNOWN", "the disk of the registry is full: tell the administrator"},
+	ErrFull:                {http.StatusForbidden, "DENIED", "the namespace has as much as it may have in this registry: delete what it does not need"},
 	ErrUnsupported:         {http.StatusMethodNotAllowed, "UNSUPPORTED", "operation not supported"},
 	ErrEndpointUnknown:     {http.StatusNotFound, "UNSUPPORTED", "endpoint not supported"},
 }

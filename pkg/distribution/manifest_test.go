@@ -186,7 +186,7 @@ func TestErrors(t *testing.T) {
 		"UNKNOWN", "PAGINATION_NUMBER_INVALID", // not of the specification
 	}
 	statuses := map[Error]int{
-		ErrInternal: 500, ErrUnauthenticated: 401, ErrDenied: 404, ErrForbidden: 403, ErrReserved: 403, ErrNameUnknown: 404, ErrManifestUnknown: 404,
+		ErrInternal: 500, ErrUnauthenticated: 401, ErrDenied: 404, ErrForbidden: 403, ErrReserved: 403, ErrFull: 403, ErrNameUnknown: 404, ErrManifestUnknown: 404,
 		ErrBlobUnknown: 404, ErrUploadUnknown: 404, ErrEndpointUnknown: 404, ErrUnsupported: 405, ErrInUse: 409, ErrConflict: 409,
 		ErrSizeInvalid: 413, ErrRangeInvalid: 416, ErrTooMany: 429, ErrNoSpace: 507,
 	}
@@ -229,7 +229,7 @@ func TestFailuresOfPushes(t *testing.T) {
 	}{
 		{fails: ErrNoSpace, want: refused(ErrNoSpace)},
 		{fails: Explain(ErrTooMany, "too much"), want: retry},
-		{fails: Explain(ErrForbidden, "the namespace is full"), want: refused(ErrForbidden)},
+		{fails: Explain(ErrFull, "the namespace is full"), want: refused(ErrFull)},
 		{fails: ErrManifestBlobUnknown, want: refused(ErrManifestBlobUnknown)},
 		{fails: errors.New("secret path"), want: refused(ErrInternal)},
 	} {

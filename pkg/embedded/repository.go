@@ -211,7 +211,10 @@ func (s *Store) write(ctx context.Context, desc ocispec.Descriptor, reader io.Re
 	if err := s.checkSpace(desc.Size); err != nil {
 		return err
 	}
-	reader = &spaceReader{Reader: reader, store: s}
+	if err := s.quota.check(ctx, desc.Size); err != nil {
+		return err
+	}
+	reader = s.bounded(ctx, reader)
 	var ingester interface {
 		content.Ingester
 		content.IngestManager

@@ -4,6 +4,7 @@
 package embedded
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -35,15 +36,26 @@ func freeBytes(dir string) (int64, error) {
 	return int64(stat.Bavail) * int64(stat.Bsize), nil //nolint:unconvert // the types differ between systems
 }
 
-// spaceReader ends when what is read of it would use up the reserve.
+// bounded returns r such that it ends when what is read of it would use up the reserve,
+// or what the namespace of ctx may have.
+func (s *Store) bounded(ctx context.Context, r io.Reader) io.Reader {
+	return &spaceReader{Reader: r, store: s, take: func(n int) error { return s.quota.take(ctx, int64(n)) }}
+}
+
 type spaceReader struct {
 	io.Reader
 	store     *Store
+	take      func(n int) error
 	unchecked int64
 }
 
 func (r *spaceReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
+	if n > 0 {
+		if err := r.take(n); err != nil {
+			return 0, err
+		}
+	}
 	if r.unchecked += int64(n); r.unchecked >= checkSpaceEvery {
 		r.unchecked = 0
 		if err := r.store.checkSpace(0); err != nil {

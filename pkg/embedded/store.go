@@ -49,6 +49,7 @@ type Store struct {
 	content content.Store
 	images  images.Store
 	leases  leases.Manager
+	quota   *quota
 	uploads *uploads
 	// pushLeases hold what was pushed.
 	pushLeases *pushLeases
@@ -66,6 +67,10 @@ type StoreConfig struct {
 	// Reserve is how many bytes of the disk the store leaves free: content that
 	// would need them is refused with an error that wraps syscall.ENOSPC.
 	Reserve int64
+	// NamespaceBytes is how many bytes one namespace may have, what is being written
+	// included; 0 for as many as it likes. What would be more is refused with an error
+	// that wraps distribution.ErrFull and errdefs.ErrResourceExhausted.
+	NamespaceBytes int64
 	// NamespaceUID returns the UID of a Kubernetes namespace, under which its
 	// content is kept, so that one that is made again starts empty. An error for
 	// which there is no such namespace wraps distribution.ErrNameUnknown. Nil where
@@ -153,6 +158,7 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 		idleTimeout:   defaultIdleTimeout,
 		now:           time.Now,
 	}
+	s.quota = &quota{store: s, limit: config.NamespaceBytes, used: map[string]*usage{}}
 	s.pushLeases = &pushLeases{store: s, of: map[[2]string]pushLease{}}
 	s.takeUp(ctx, left)
 	return s, nil
@@ -173,6 +179,7 @@ func (s *Store) Collect(ctx context.Context) error {
 	s.uploads.forgetAllEnded(s.now())
 	stats, err := s.db.GarbageCollect(ctx)
 	s.pushLeases.forget() // some may be no more
+	s.quota.forget()
 	if err != nil {
 		return fmt.Errorf("collecting garbage in the image store: %w", err)
 	}

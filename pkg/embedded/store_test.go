@@ -433,7 +433,7 @@ func TestReserve(t *testing.T) {
 	if err := s.Repository("ns", "app").Push(t.Context(), l.desc, bytes.NewReader(l.data)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Push: %v, want no space", err)
 	}
-	if _, err := io.Copy(io.Discard, &spaceReader{Reader: io.LimitReader(zeros{}, checkSpaceEvery), store: s}); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := io.Copy(io.Discard, s.bounded(t.Context(), io.LimitReader(zeros{}, checkSpaceEvery))); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("reading: %v, want no space", err)
 	}
 }

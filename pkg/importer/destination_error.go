@@ -30,6 +30,9 @@ func DestinationFailure(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return failure(MirrorUnavailable, err, "the mirror has no space left; have the administrator add some")
 	}
+	if errdefs.IsResourceExhausted(err) {
+		return failure(MirrorUnavailable, err, "the namespace has as much as it may have at the mirror; delete Images or tags of it, or have the administrator allow more")
+	}
 	return failure(MirrorUnavailable, err, "the mirror failed; the log of the server says why")
 }
 

@@ -292,6 +292,7 @@ func TestMirrorFailures(t *testing.T) {
 		{name: "what was resolved was changed", answer: fine, res: root(index, img.raw), want: DigestMismatch},
 		{name: "mirror fails", answer: fine, fail: errors.New("open /SECRET"), want: MirrorUnavailable, text: "the log of the server says why"},
 		{name: "mirror is full", answer: fine, fail: &fs.PathError{Op: "write", Path: "/SECRET", Err: syscall.ENOSPC}, want: MirrorUnavailable, text: "no space left"},
+		{name: "namespace is full at the mirror", answer: fine, fail: fmt.Errorf("SECRET: %w", errdefs.ErrResourceExhausted), want: MirrorUnavailable, text: "as much as it may"},
 		{name: "mirror refuses", answer: fine, fail: fmt.Errorf("x: %w", errdefs.ErrPermissionDenied), want: MirrorUnauthorized},
 		{name: "mirror knows why", answer: fine, fail: &Error{Kind: MirrorUnauthorized, Err: errors.New("why")}, want: MirrorUnauthorized, text: "why"},
 		{name: "mirror refuses before it read", answer: fine, fail: errdefs.ErrFailedPrecondition, want: MirrorUnavailable},

@@ -59,7 +59,7 @@ func TestValues(t *testing.T) {
 			"RoleBinding/kube-system/tagger-authentication-reader {.roleRef.name}":            "extension-apiserver-authentication-reader",
 			"Secret/mirror-registry-config {.metadata.annotations.helm\\.sh/resource-policy}": "keep",
 		},
-		args: []string{"--namespace=tagger", "--data-dir=/data/tagger", "--store-reserve=256Mi", "--registry-audiences=tagger.dev"},
+		args: []string{"--namespace=tagger", "--data-dir=/data/tagger", "--store-reserve=256Mi", "--max-blob-size=0", "--max-namespace-size=0", "--registry-audiences=tagger.dev"},
 		lacks: []string{
 			"--etcd-", "--tls-", "--registry-external-", "--registry-certs-", "--allowed-", "--blocked-", "--shutdown-", "--audit-", "--allow-namespace-mirrors",
 		},
@@ -117,7 +117,7 @@ func TestValues(t *testing.T) {
 				"https://tagger-etcd-2.tagger-etcd.tagger.svc:2379",
 			"--etcd-cafile=/etcd-certificate/ca.crt", "--etcd-certfile=/etcd-certificate/tls.crt", "--etcd-keyfile=/etcd-certificate/tls.key",
 		},
-		lacks: []string{"--data-dir", "--store-reserve", "--registry-"},
+		lacks: []string{"--data-dir", "--store-reserve", "--max-blob-size", "--max-namespace-size", "--registry-"},
 	}, {
 		name: "a bundled etcd that is set",
 		values: `
@@ -182,12 +182,12 @@ etcd:
 		want:   map[string]string{server + " " + pod + ".volumes[0]}": `{"emptyDir":{},"name":"data"}`},
 	}, {
 		name:   "another volume",
-		values: `{persistence: {size: 1Ti, storageClass: fast, accessModes: [ReadWriteOncePod], annotations: {a: b}}, imageStore: {reserve: 1Gi}}`,
+		values: `{persistence: {size: 1Ti, storageClass: fast, accessModes: [ReadWriteOncePod], annotations: {a: b}}, imageStore: {reserve: 1Gi, maxBlobSize: 10Gi, maxNamespaceSize: 100Gi}}`,
 		want: map[string]string{
 			server + " {.spec.volumeClaimTemplates[0].spec}":                   `{"accessModes":["ReadWriteOncePod"],"resources":{"requests":{"storage":"1Ti"}},"storageClassName":"fast"}`,
 			server + " {.spec.volumeClaimTemplates[0].metadata.annotations.a}": "b",
 		},
-		args: []string{"--store-reserve=1Gi"},
+		args: []string{"--store-reserve=1Gi", "--max-blob-size=10Gi", "--max-namespace-size=100Gi"},
 	}, {
 		name:   "a load balancer",
 		values: `{loadBalancer: true, registry: {externalHost: "images.example.com:443", service: {port: 443, loadBalancerClass: internal, annotations: {a: b}}}}`,

@@ -96,6 +96,7 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 			Backend:  store,
 			Deleted:  newEvents(ctx, p, kube).deleted,
 			Tokens:   incluster.Tokens(kube.AuthenticationV1().TokenReviews(), append(slices.Clone(o.RegistryAudiences), registryHost), o.Authentication.CacheTTL),
+			Limits:   distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
 		}
 	}
 	config.Extra = o.extraConfig(extra, etcd)

@@ -41,7 +41,7 @@ func (o *Options) openDataDir(ctx context.Context, p *process, namespaces *names
 	}
 	p.closing(ctx, "data directory", dir.Close)
 	// The store comes first: what it gives free etcd may need.
-	config := embedded.StoreConfig{Dir: dir.StorePath(), Reserve: o.StoreReserve.Value()}
+	config := embedded.StoreConfig{Dir: dir.StorePath(), Reserve: o.StoreReserve.Value(), NamespaceBytes: o.MaxNamespaceSize.Value()}
 	if namespaces != nil {
 		config.NamespaceUID, config.Namespaces, config.NamespaceDelay = namespaces.uid, namespaces.all, o.MirrorReleaseDelay
 	}

@@ -37,6 +37,8 @@ type Options struct {
 	RegistryPort         int
 	RegistryExternalHost string
 	StoreReserve         resource.QuantityValue
+	// MaxBlobSize and MaxNamespaceSize bound what is pushed, and what one namespace has in the image store; 0 for no bound.
+	MaxBlobSize, MaxNamespaceSize resource.QuantityValue
 
 	Sources SourceOptions
 
@@ -138,7 +140,10 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	server.StringVar(&o.RegistryExternalHost, "registry-external-host", o.RegistryExternalHost,
 		"HOST[:PORT] of the registry endpoint as its clients reach it: what references to mirrored images begin with. Default: --bind-address and --registry-port; in a cluster the name of the Service, which Pods can resolve and nodes cannot.")
 	server.Var(&o.StoreReserve, "store-reserve",
-		"How much space of the disk of --data-dir mirroring leaves free, so that what else is written there, etcd's data for one, has room.")
+		"How much space of the disk of --data-dir mirroring and pushes leave free, so that what else is written there, etcd's data for one, has room.")
+	server.Var(&o.MaxBlobSize, "max-blob-size", "Largest layer, or other blob, that is pushed. 0: no limit.")
+	server.Var(&o.MaxNamespaceSize, "max-namespace-size",
+		"How much one namespace may have in the image store: what is mirrored and what is pushed, each layer once. What would be more is refused. 0: no limit.")
 	cluster := sections.FlagSet("cluster")
 	cluster.StringVar(&o.Core.CoreAPIKubeconfigPath, "kubeconfig", o.Core.CoreAPIKubeconfigPath,
 		"Kubeconfig of the Kubernetes API that is extended. Default: the service account of the Pod.")
@@ -240,8 +245,12 @@ func (o *Options) Validate() []error {
 	if slices.ContainsFunc(o.RegistryAudiences, func(audience string) bool { return audience == "" || strings.TrimSpace(audience) != audience }) {
 		errs = append(errs, fmt.Errorf("--registry-audiences %q: write audiences with a comma and no space between them", strings.Join(o.RegistryAudiences, ",")))
 	}
-	if o.StoreReserve.Value() < 0 {
-		errs = append(errs, fmt.Errorf("--store-reserve %s: must not be negative", &o.StoreReserve))
+	for flag, size := range map[string]*resource.QuantityValue{
+		"--store-reserve": &o.StoreReserve, "--max-blob-size": &o.MaxBlobSize, "--max-namespace-size": &o.MaxNamespaceSize,
+	} {
+		if size.Value() < 0 {
+			errs = append(errs, fmt.Errorf("%s %s: must not be negative", flag, size))
+		}
 	}
 	for flag, n := range map[string]int{
 		"--concurrent-imports": o.ConcurrentImports, "--concurrent-imports-per-host": o.ConcurrentImportsPerHost,

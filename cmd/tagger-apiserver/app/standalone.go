@@ -30,6 +30,7 @@ import (
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	taggerserver "tagger.dev/tagger/pkg/apiserver"
 	"tagger.dev/tagger/pkg/apiserver/certificate"
+	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/pkg/embedded"
 	"tagger.dev/tagger/pkg/importer"
 )
@@ -94,6 +95,7 @@ func newStandalone(ctx context.Context, o *Options, p *process) (*taggerserver.S
 				Backend:  store,
 				Tokens:   tokens,
 				Deleted:  func(context.Context, *v1beta1.Image, digest.Digest) {}, // there are no Events, and the log has it
+				Limits:   distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
 			},
 			Running:        noPods,
 			CollectOrphans: true,
