@@ -60,7 +60,7 @@ func readKey(t *testing.T, etcd *clientv3.Client, key string) []byte {
 // and change it. The keys must never change, or what is stored would be lost.
 func TestStoredObjects(t *testing.T) {
 	t.Parallel()
-	const folder = "../../pkg/apis/tagger/install/testdata/stored/4/"
+	const folder = "../../pkg/apis/tagger/install/testdata/stored/5/"
 	keys := map[string]string{
 		"/tagger/tagger.dev/images/team-a/operator":         "image.json",
 		"/tagger/tagger.dev/imageimports/team-a/operator-0": "imageimport.json",

@@ -9,6 +9,8 @@
 string, RFC 3339
 {{- else if has .Name (list "Duration" "UID") -}}
 string
+{{- else if eq (markdownRenderType .) "integer array" -}}
+string, base64
 {{- else -}}
 {{ markdownRenderType . }}
 {{- end -}}

@@ -37,6 +37,8 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&ImageImport{}, &ImageImportList{},
 		&ImageRollback{},
 		&MirrorRelease{}, &MirrorReleaseList{},
+		&RegistryToken{},
+		&RegistryKey{}, &RegistryKeyList{},
 	)
 	return nil
 }

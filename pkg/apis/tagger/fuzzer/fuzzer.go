@@ -28,5 +28,11 @@ func Funcs(runtimeserializer.CodecFactory) []any {
 				spec.TTLSecondsAfterFinished = ptr.To(c.Int31())
 			}
 		},
+		func(spec *tagger.RegistryTokenSpec, c randfill.Continue) {
+			c.FillNoCustom(spec)
+			if spec.ExpirationSeconds == nil {
+				spec.ExpirationSeconds = ptr.To(c.Int63())
+			}
+		},
 	}
 }

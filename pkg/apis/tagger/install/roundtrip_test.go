@@ -43,7 +43,7 @@ func TestInstall(t *testing.T) {
 		t.Errorf("served versions: %v, want %v alone", got, v1beta1.SchemeGroupVersion)
 	}
 	for _, kind := range []string{"Image", "ImageList", "ImageImport", "ImageImportList", "ImageRollback", "MirrorRelease",
-		"MirrorReleaseList"} {
+		"MirrorReleaseList", "RegistryToken", "RegistryKey", "RegistryKeyList"} {
 		for _, version := range []schema.GroupVersion{tagger.SchemeGroupVersion, v1beta1.SchemeGroupVersion} {
 			if !scheme.Recognizes(version.WithKind(kind)) {
 				t.Errorf("%s is not known", version.WithKind(kind))

@@ -26,7 +26,7 @@ import (
 // generation is the newest folder of testdata/stored. Each holds an object of every stored kind as some version of Tagger left
 // it in etcd, byte for byte, with every field set that there was. What is stored once is never changed: a new field needs a
 // new folder, and its expectation here, beside the old ones.
-const generation = "4"
+const generation = "5"
 
 // stored are the objects of each folder, by file.
 func stored() map[string]runtime.Object {
@@ -107,6 +107,14 @@ func stored() map[string]runtime.Object {
 	}
 	release.Namespace = ""
 	all["4/mirrorrelease.json"] = release
+	// The fifth has another one, which is never served.
+	all["5/image.json"], all["5/imageimport.json"], all["5/mirrorrelease.json"] = image, imp, release
+	all["5/registrykey.json"] = &tagger.RegistryKey{
+		ObjectMeta: metav1.ObjectMeta{Name: "2022-02-06", UID: "0e7cf8b6-32cf-4d29-8e8c-3c7a5c3b5a10", CreationTimestamp: at(0)},
+		Spec: tagger.RegistryKeySpec{PrivateKey: []byte("not a key"),
+			SignsFrom:  metav1.Date(2022, 2, 6, 0, 0, 0, 0, time.UTC),
+			SignsUntil: metav1.Date(2022, 2, 7, 0, 0, 0, 0, time.UTC)},
+	}
 	return all
 }
 
@@ -154,6 +162,9 @@ func TestStored(t *testing.T) {
 			}
 			object := reflect.ValueOf(want).Elem()
 			for _, field := range []string{"Spec", "Status"} {
+				if !object.FieldByName(field).IsValid() { // not every kind has a status
+					continue
+				}
 				for _, path := range unset(object.FieldByName(field), field) {
 					t.Errorf("%s is not set: what is stored of it is not tested", path)
 				}
@@ -191,10 +202,14 @@ func TestStoredByNewer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, section := range []string{`"spec":{`, `"status":{`} {
+			sections := []string{`"spec":{`, `"status":{`}
+			if !reflect.ValueOf(want).Elem().FieldByName("Status").IsValid() {
+				sections = sections[:1]
+			}
+			for _, section := range sections {
 				data = bytes.Replace(data, []byte(section), fmt.Appendf(nil, `%s"fieldOfTheFuture":{"a":[1]},`, section), 1)
 			}
-			if bytes.Count(data, []byte("fieldOfTheFuture")) != 2 {
+			if bytes.Count(data, []byte("fieldOfTheFuture")) != len(sections) {
 				t.Fatalf("spec and status not found in %s", data)
 			}
 			got, _, err := storage().Decode(data, nil, nil)

@@ -12,6 +12,8 @@ const (
 	DefaultHistoryLimit int32 = 25
 	// DefaultTTLSecondsAfterFinished is how long a finished ImageImport is kept where its spec does not say.
 	DefaultTTLSecondsAfterFinished int32 = 3600
+	// DefaultTokenExpirationSeconds is how long a token for the registry endpoint lives where it is not said; it is also the most.
+	DefaultTokenExpirationSeconds int64 = 3600
 )
 
 // addDefaultingFuncs registers what is generated from the +default markers of the types. What an ImageImport inherits from

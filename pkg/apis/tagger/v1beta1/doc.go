@@ -10,5 +10,5 @@
 
 // Package v1beta1 is the first served version of the tagger.dev API group, and the one that etcd stores: Image, the digests
 // that a remote tag has meant, ImageImport, one import of such a tag, and MirrorRelease, what the mirror need not keep any more.
-// ImageRollback is asked for and never stored.
+// ImageRollback and RegistryToken are asked for and never stored.
 package v1beta1

@@ -43,6 +43,8 @@ func addKnownTypes(scheme *runtime.Scheme) error {
 		&ImageImport{}, &ImageImportList{},
 		&ImageRollback{},
 		&MirrorRelease{}, &MirrorReleaseList{},
+		&RegistryToken{},
+		&RegistryKey{}, &RegistryKeyList{},
 	)
 	metav1.AddToGroupVersion(scheme, SchemeGroupVersion)
 	return nil
