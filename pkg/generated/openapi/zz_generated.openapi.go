@@ -92,6 +92,10 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1beta1.MirrorReleaseList{}.OpenAPIModelName():    schema_pkg_apis_tagger_v1beta1_MirrorReleaseList(ref),
 		v1beta1.MirrorReleaseSpec{}.OpenAPIModelName():    schema_pkg_apis_tagger_v1beta1_MirrorReleaseSpec(ref),
 		v1beta1.MirrorReleaseStatus{}.OpenAPIModelName():  schema_pkg_apis_tagger_v1beta1_MirrorReleaseStatus(ref),
+		v1beta1.RegistryEndpoint{}.OpenAPIModelName():     schema_pkg_apis_tagger_v1beta1_RegistryEndpoint(ref),
+		v1beta1.RegistryToken{}.OpenAPIModelName():        schema_pkg_apis_tagger_v1beta1_RegistryToken(ref),
+		v1beta1.RegistryTokenSpec{}.OpenAPIModelName():    schema_pkg_apis_tagger_v1beta1_RegistryTokenSpec(ref),
+		v1beta1.RegistryTokenStatus{}.OpenAPIModelName():  schema_pkg_apis_tagger_v1beta1_RegistryTokenStatus(ref),
 	}
 }
 
@@ -3740,5 +3744,138 @@ func schema_pkg_apis_tagger_v1beta1_MirrorReleaseStatus(ref common.ReferenceCall
 		},
 		Dependencies: []string{
 			v1.Time{}.OpenAPIModelName()},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_RegistryEndpoint(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "RegistryEndpoint is where the registry endpoint is reached, and how its certificate is verified.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"host": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The address, HOST or HOST:PORT, as references to images begin with it: what the server has for --registry-external-host. The endpoint speaks TLS.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"certificateAuthority": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The certificate, PEM, of the authority that the endpoint's certificate is of. Absent where that is of no authority of Tagger's own, but was given to the server by --tls-cert-file.",
+							Type:        []string{"string"},
+							Format:      "byte",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_RegistryToken(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "RegistryToken is what is posted to registrytokens: it asks for a token for the registry endpoint in the requester's own name, and is answered with the token, the address of the endpoint and the authority of its certificate. It is never stored, and cannot be taken back: a token ends by its time. What it may do at the endpoint is asked of the cluster at each use, as what the requester may do then. It is no credential of the Kubernetes API.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard object metadata. Nothing of it has an effect, and nothing is kept.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What is asked for.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1beta1.RegistryTokenSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The token, and where it is good. Written by Tagger alone; what a client sends here is ignored.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1beta1.RegistryTokenStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.ObjectMeta{}.OpenAPIModelName(), v1beta1.RegistryTokenSpec{}.OpenAPIModelName(), v1beta1.RegistryTokenStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_RegistryTokenSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "RegistryTokenSpec says how long the token is to live.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"expirationSeconds": {
+						SchemaProps: spec.SchemaProps{
+							Description: "How many seconds the token is good for, from 60 to 3600. Default 3600, an hour.",
+							Default:     v1beta1.DefaultTokenExpirationSeconds,
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_pkg_apis_tagger_v1beta1_RegistryTokenStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "RegistryTokenStatus is the token, and where it is good.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"token": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The token: at the registry endpoint the password, with any user name, or a bearer token. Whoever has it is there, until it ends, who asked for it. Absent in the answer to a dry run.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"expirationTimestamp": {
+						SchemaProps: spec.SchemaProps{
+							Description: "When the token ends.",
+							Ref:         ref(v1.Time{}.OpenAPIModelName()),
+						},
+					},
+					"registry": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The registry endpoint that the token is for.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1beta1.RegistryEndpoint{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1.Time{}.OpenAPIModelName(), v1beta1.RegistryEndpoint{}.OpenAPIModelName()},
 	}
 }

@@ -20,6 +20,7 @@ func RegisterDefaults(scheme *runtime.Scheme) error {
 	scheme.AddTypeDefaultingFunc(&ImageImport{}, func(obj interface{}) { SetObjectDefaults_ImageImport(obj.(*ImageImport)) })
 	scheme.AddTypeDefaultingFunc(&ImageImportList{}, func(obj interface{}) { SetObjectDefaults_ImageImportList(obj.(*ImageImportList)) })
 	scheme.AddTypeDefaultingFunc(&ImageList{}, func(obj interface{}) { SetObjectDefaults_ImageList(obj.(*ImageList)) })
+	scheme.AddTypeDefaultingFunc(&RegistryToken{}, func(obj interface{}) { SetObjectDefaults_RegistryToken(obj.(*RegistryToken)) })
 	return nil
 }
 
@@ -48,5 +49,12 @@ func SetObjectDefaults_ImageList(in *ImageList) {
 	for i := range in.Items {
 		a := &in.Items[i]
 		SetObjectDefaults_Image(a)
+	}
+}
+
+func SetObjectDefaults_RegistryToken(in *RegistryToken) {
+	if in.Spec.ExpirationSeconds == nil {
+		ptrVar1 := int64(DefaultTokenExpirationSeconds)
+		in.Spec.ExpirationSeconds = &ptrVar1
 	}
 }

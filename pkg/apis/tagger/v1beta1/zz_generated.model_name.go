@@ -102,3 +102,38 @@ func (in MirrorReleaseSpec) OpenAPIModelName() string {
 func (in MirrorReleaseStatus) OpenAPIModelName() string {
 	return "dev.tagger.v1beta1.MirrorReleaseStatus"
 }
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RegistryEndpoint) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.RegistryEndpoint"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RegistryKey) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.RegistryKey"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RegistryKeyList) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.RegistryKeyList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RegistryKeySpec) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.RegistryKeySpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RegistryToken) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.RegistryToken"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RegistryTokenSpec) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.RegistryTokenSpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in RegistryTokenStatus) OpenAPIModelName() string {
+	return "dev.tagger.v1beta1.RegistryTokenStatus"
+}

@@ -10,3 +10,5 @@ type ImageExpansion interface{}
 type ImageImportExpansion interface{}
 
 type MirrorReleaseExpansion interface{}
+
+type RegistryTokenExpansion interface{}

@@ -18,6 +18,7 @@ type TaggerV1beta1Interface interface {
 	ImagesGetter
 	ImageImportsGetter
 	MirrorReleasesGetter
+	RegistryTokensGetter
 }
 
 // TaggerV1beta1Client is used to interact with features provided by the tagger.dev group.
@@ -35,6 +36,10 @@ func (c *TaggerV1beta1Client) ImageImports(namespace string) ImageImportInterfac
 
 func (c *TaggerV1beta1Client) MirrorReleases() MirrorReleaseInterface {
 	return newMirrorReleases(c)
+}
+
+func (c *TaggerV1beta1Client) RegistryTokens() RegistryTokenInterface {
+	return newRegistryTokens(c)
 }
 
 // NewForConfig creates a new TaggerV1beta1Client for the given config.

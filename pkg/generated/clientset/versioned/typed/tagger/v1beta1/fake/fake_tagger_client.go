@@ -27,6 +27,10 @@ func (c *FakeTaggerV1beta1) MirrorReleases() v1beta1.MirrorReleaseInterface {
 	return newFakeMirrorReleases(c)
 }
 
+func (c *FakeTaggerV1beta1) RegistryTokens() v1beta1.RegistryTokenInterface {
+	return newFakeRegistryTokens(c)
+}
+
 // RESTClient returns a RESTClient that is used to communicate
 // with API server by this client implementation.
 func (c *FakeTaggerV1beta1) RESTClient() rest.Interface {
