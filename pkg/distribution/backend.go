@@ -123,8 +123,9 @@ func (c Credentials) GoString() string { return c.String() }
 //
 // It returns the context in which the Backend is to do that, which may say for
 // whom; an error that wraps ErrUnauthenticated to ask for (other) credentials,
-// one that wraps ErrDenied where these may not do that. Any other error is the
-// server's fault.
+// one that wraps ErrDenied where these may not do that, and one that wraps
+// ErrInsufficientScope where their owner may, but not by a token that is bound
+// to something else. Any other error is the server's fault.
 // For the endpoint itself, /v2/, repo is the zero Repository: the question is
 // then only whether the credentials are good.
 type Authorizer interface {

@@ -37,6 +37,13 @@ const (
 	ErrPaginationInvalid
 	// ErrUnauthenticated: no credentials, or none that are accepted.
 	ErrUnauthenticated
+	// ErrInsufficientScope: what the caller may do, but not by this token, which is
+	// bound to something else.
+	ErrInsufficientScope
+	// ErrTokenRequestInvalid: not a request for a token of the handshake.
+	ErrTokenRequestInvalid
+	// ErrTokenTooLarge: so much is known of the caller that no token holds it.
+	ErrTokenTooLarge
 	// ErrDenied: the caller may not do this. It is written as ErrNameUnknown, or as
 	// ErrForbidden to who may read the repository.
 	ErrDenied
@@ -90,6 +97,9 @@ var answers = map[Error]struct {
 	ErrDigestInvalid:       {http.StatusBadRequest, "DIGEST_INVALID", "invalid digest: it is sha256: and 64, or sha512: and 128 hexadecimal digits in lower case"},
 	ErrPaginationInvalid:   {http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", "invalid number of results: n is a number, not negative"},
 	ErrUnauthenticated:     {http.StatusUnauthorized, "UNAUTHORIZED", "authentication required: any user name, and a token as the password"},
+	ErrInsufficientScope:   {http.StatusUnauthorized, "UNAUTHORIZED", "the token is bound to something else: get one for this"},
+	ErrTokenRequestInvalid: {http.StatusBadRequest, "UNSUPPORTED", "invalid request for a token: GET with scopes of at most 32 repositories, or POST of a form with grant_type password or refresh_token"},
+	ErrTokenTooLarge:       {http.StatusForbidden, "DENIED", "you are in more groups than a token can name: use the token of a service account"},
 	ErrDenied:              {http.StatusNotFound, "NAME_UNKNOWN", "repository unknown, or not allowed to you"},
 	ErrForbidden:           {http.StatusForbidden, "DENIED", "you may read this repository, but not do that: pushes need the right to update images/layers in the namespace, deletions that to delete it"},
 	ErrUploadUnknown:       {http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN", "upload unknown to the repository: it ended, or was given up"},
@@ -174,9 +184,6 @@ func writeError(w http.ResponseWriter, err error) {
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	if kind == ErrUnauthenticated {
-		header.Set("WWW-Authenticate", `Basic realm="Tagger"`)
-	}
 	if method := (*methodError)(nil); errors.As(err, &method) {
 		header.Set("Allow", strings.Join(method.allowed, ", "))
 	}

@@ -36,6 +36,10 @@ type Options struct {
 	// StallTimeout ends a request whose body does not go on, and one with a manifest
 	// that has not come by then. Default one minute.
 	StallTimeout time.Duration
+	// Tokens gives tokens of the handshake, for the service of the name Service.
+	// Default: none, and Basic alone is offered.
+	Tokens  Tokens
+	Service string
 }
 
 func (o Options) withDefaults() Options {
@@ -88,6 +92,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if asError(err) == ErrInternal && r.Context().Err() == nil {
 			klog.FromContext(r.Context()).Error(err, "Serving a registry request failed", "method", r.Method)
 		}
+		h.challenge(header, r, asError(err))
 		writeError(w, err)
 		return
 	}
@@ -104,6 +109,9 @@ func (h *handler) handle(header http.Header, r *http.Request) (respond func(http
 		}
 	}()
 
+	if h.options.Tokens != nil && r.URL.Path == tokenPath {
+		return h.token(r)
+	}
 	req, err := parseRequest(r.Method, r.URL.EscapedPath())
 	if err != nil {
 		return nil, err

@@ -80,8 +80,8 @@ func (h *handler) mount(ctx context.Context, creds Credentials, repo Repository,
 		return ErrBlobUnknown
 	}
 	if _, err := h.authz.Authorize(ctx, creds, source, ActionPull); err != nil {
-		if errors.Is(err, ErrDenied) {
-			return ErrBlobUnknown
+		if errors.Is(err, ErrDenied) || errors.Is(err, ErrInsufficientScope) {
+			return ErrBlobUnknown // to be sent then
 		}
 		return err
 	}
