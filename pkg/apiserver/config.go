@@ -23,6 +23,8 @@ import (
 	clientset "tagger.dev/tagger/pkg/generated/clientset/versioned"
 	"tagger.dev/tagger/pkg/queue"
 	mirrorreleasestorage "tagger.dev/tagger/pkg/registry/tagger/mirrorrelease/storage"
+	registrykeystorage "tagger.dev/tagger/pkg/registry/tagger/registrykey/storage"
+	"tagger.dev/tagger/pkg/token"
 )
 
 // ExtraConfig is what the server needs beside the generic server's configuration; every field is required.
@@ -52,12 +54,14 @@ type ExtraConfig struct {
 	CollectOrphans bool
 }
 
-// RegistryConfig is what the registry endpoint needs; every field is required. What callers may do the authorizer of the generic
+// RegistryConfig is what the registry endpoint needs; every field is required but the certificate authority. What callers may do the authorizer of the generic
 // API server says.
 type RegistryConfig struct {
 	Listener net.Listener
 	TLS      *tls.Config
-	// Host is what references to the endpoint begin with: HOST or HOST:PORT.
+	// CertificateAuthority is, in PEM, the authority of what TLS serves; nil where that is of none of Tagger's own.
+	CertificateAuthority []byte
+	// Host is what references to the endpoint begin with, and whom tokens are for: HOST or HOST:PORT.
 	Host    string
 	Backend distribution.Backend
 	// Tokens says whose a token is. An error is of who was asked, and not of the token.
@@ -133,7 +137,13 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the import queue: %w", err)
 	}
-	group, pushes, err := c.groupInfo(imports, mirrorReleases, mirrorReleaseStatus, ctx.Done())
+	keys, err := registrykeystorage.New(Scheme, c.generic.RESTOptionsGetter)
+	if err != nil {
+		return nil, fmt.Errorf("storage of registrykeys: %w", err)
+	}
+	generic.RegisterDestroyFunc(keys.Destroy)
+	tokens := token.NewRing(keys, c.registryEndpoint().Host, c.extra.Clock)
+	group, pushes, err := c.groupInfo(imports, mirrorReleases, mirrorReleaseStatus, tokens, ctx.Done())
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +158,7 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 		backend := &imageBackend{
 			Backend: c.extra.Registry.Backend, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted,
 		}
-		server.registry = newRegistryServer(c.extra.Registry, backend, c.generic.Authorization.Authorizer)
+		server.registry = newRegistryServer(c.extra.Registry, backend, tokens, c.generic.Authorization.Authorizer)
 	}
 	return server, nil
 }

@@ -7,7 +7,7 @@ import (
 	"context"
 	"fmt"
 
-	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
@@ -15,10 +15,10 @@ import (
 	"tagger.dev/tagger/pkg/distribution"
 )
 
-// layersAuthorizer lets whoever has a token of the cluster do at the registry endpoint what they may do with images/layers, the
-// name that RBAC has for it.
+// layersAuthorizer lets whoever has a token of the cluster, or one of Tagger's own, do at the registry endpoint what they may do with
+// images/layers, the name that RBAC has for it.
 type layersAuthorizer struct {
-	tokens     authenticator.Token
+	callers    *callers
 	authorizer authorizer.Authorizer
 }
 
@@ -30,33 +30,40 @@ var verbs = map[distribution.Action]string{
 // Authorize implements distribution.Authorizer. The context that it returns has the user.
 func (l *layersAuthorizer) Authorize(ctx context.Context, creds distribution.Credentials, repo distribution.Repository,
 	action distribution.Action) (context.Context, error) {
-	if creds.Token == "" {
-		return nil, distribution.ErrUnauthenticated
+	caller, err := l.callers.of(ctx, creds)
+	if err != nil {
+		return nil, err
 	}
-	caller, known, err := l.tokens.AuthenticateToken(ctx, creds.Token)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("reviewing a token: %w", err)
-	case !known:
-		return nil, distribution.ErrUnauthenticated
-	}
-	ctx = request.WithUser(ctx, caller.User)
+	ctx = request.WithUser(ctx, caller.user)
 	if repo == (distribution.Repository{}) {
 		return ctx, nil
 	}
+	if err := authorizeLayers(ctx, l.authorizer, caller.user, repo, action); err != nil {
+		return nil, err
+	}
+	if !caller.boundTo(repo, action) {
+		return nil, distribution.ErrInsufficientScope
+	}
+	return ctx, nil
+}
+
+// authorizeLayers returns nil where somebody may do something with a repository; what it returns else is for a
+// distribution.Authorizer to return.
+func authorizeLayers(ctx context.Context, authz authorizer.Authorizer, caller user.Info, repo distribution.Repository,
+	action distribution.Action) error {
 	verb, known := verbs[action]
 	if !known {
-		return nil, distribution.ErrDenied
+		return distribution.ErrDenied
 	}
-	decision, _, err := l.authorizer.Authorize(ctx, authorizer.AttributesRecord{
-		User: caller.User, Verb: verb, Namespace: repo.Namespace, Name: repo.Name, ResourceRequest: true,
+	decision, _, err := authz.Authorize(ctx, authorizer.AttributesRecord{
+		User: caller, Verb: verb, Namespace: repo.Namespace, Name: repo.Name, ResourceRequest: true,
 		APIGroup: v1beta1.SchemeGroupVersion.Group, APIVersion: v1beta1.SchemeGroupVersion.Version, Resource: "images", Subresource: "layers",
 	})
 	switch {
 	case decision == authorizer.DecisionAllow:
-		return ctx, nil
+		return nil
 	case err != nil:
-		return nil, fmt.Errorf("authorising %s of images/layers: %w", verb, err)
+		return fmt.Errorf("authorising %s of images/layers: %w", verb, err)
 	}
-	return nil, distribution.ErrDenied
+	return distribution.ErrDenied
 }

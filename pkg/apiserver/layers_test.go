@@ -55,7 +55,7 @@ func TestLayersAuthorizer(t *testing.T) {
 			t.Parallel()
 			var asked *authorizer.AttributesRecord
 			l := &layersAuthorizer{
-				tokens: authenticator.TokenFunc(func(_ context.Context, token string) (*authenticator.Response, bool, error) {
+				callers: &callers{own: newRing(), others: authenticator.TokenFunc(func(_ context.Context, token string) (*authenticator.Response, bool, error) {
 					switch token {
 					case "alice":
 						return &authenticator.Response{User: alice}, true, nil
@@ -63,7 +63,7 @@ func TestLayersAuthorizer(t *testing.T) {
 						return nil, false, down
 					}
 					return nil, false, nil
-				}),
+				})},
 				authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 					record := a.(authorizer.AttributesRecord)
 					asked = &record

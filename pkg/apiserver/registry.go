@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"tagger.dev/tagger/pkg/distribution"
+	"tagger.dev/tagger/pkg/token"
 )
 
 const (
@@ -36,9 +37,12 @@ type registryServer struct {
 	server *http.Server
 }
 
-func newRegistryServer(config *RegistryConfig, backend distribution.Backend, authz authorizer.Authorizer) *registryServer {
+func newRegistryServer(config *RegistryConfig, backend distribution.Backend, tokens *token.Ring, authz authorizer.Authorizer) *registryServer {
+	callers := &callers{own: tokens, others: config.Tokens}
+	options := config.Limits
+	options.Service, options.Tokens = config.Host, &handshake{callers, authz}
 	return &registryServer{config: config, server: &http.Server{
-		Handler:           distribution.New(backend, &layersAuthorizer{config.Tokens, authz}, config.Limits),
+		Handler:           distribution.New(backend, &layersAuthorizer{callers, authz}, options),
 		TLSConfig:         config.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,

@@ -23,12 +23,14 @@ import (
 	imagestorage "tagger.dev/tagger/pkg/registry/tagger/image/storage"
 	imageimportstorage "tagger.dev/tagger/pkg/registry/tagger/imageimport/storage"
 	mirrorreleasestorage "tagger.dev/tagger/pkg/registry/tagger/mirrorrelease/storage"
+	registrytokenstorage "tagger.dev/tagger/pkg/registry/tagger/registrytoken/storage"
 	"tagger.dev/tagger/pkg/registry/tagger/requester"
+	"tagger.dev/tagger/pkg/token"
 )
 
 // groupInfo lists every path of the tagger.dev group. It also returns what pushes to the registry endpoint write there.
 func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mirrorreleasestorage.REST, mirrorReleaseStatus rest.Storage,
-	stopping <-chan struct{}) (*genericapiserver.APIGroupInfo, *imagestorage.Pushes, error) {
+	tokens *token.Ring, stopping <-chan struct{}) (*genericapiserver.APIGroupInfo, *imagestorage.Pushes, error) {
 	getter := c.generic.RESTOptionsGetter
 	admit := c.generic.AdmissionControl
 	if admit == nil {
@@ -62,8 +64,17 @@ func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mi
 		"imageimports/status":   imageImportStatus,
 		"mirrorreleases":        mirrorReleases,
 		"mirrorreleases/status": mirrorReleaseStatus,
+		"registrytokens":        registrytokenstorage.NewREST(tokens, c.registryEndpoint()),
 	}
 	return &info, imagestorage.NewPushes(images, writer), nil
+}
+
+// registryEndpoint returns where the registry endpoint is; its zero value where there is none.
+func (c CompletedConfig) registryEndpoint() tagger.RegistryEndpoint {
+	if c.extra.Registry == nil {
+		return tagger.RegistryEndpoint{}
+	}
+	return tagger.RegistryEndpoint{Host: c.extra.Registry.Host, CertificateAuthority: c.extra.Registry.CertificateAuthority}
 }
 
 func validReference(reference string) error {

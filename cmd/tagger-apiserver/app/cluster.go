@@ -73,7 +73,7 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 		return nil, err
 	}
 	namespaces.lister = config.Generic.SharedInformerFactory.Core().V1().Namespaces().Lister()
-	serving, err := o.servingCertificate(ctx, p, config.Generic, kube, objects, registryHost)
+	serving, authority, err := o.servingCertificate(ctx, p, config.Generic, kube, objects, registryHost)
 	if err != nil {
 		return nil, err
 	}
@@ -90,13 +90,14 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 	}
 	if store != nil {
 		extra.Registry = &taggerserver.RegistryConfig{
-			Listener: registry,
-			TLS:      &tls.Config{GetCertificate: serving, MinVersion: tls.VersionTLS12},
-			Host:     registryHost,
-			Backend:  store,
-			Deleted:  newEvents(ctx, p, kube).deleted,
-			Tokens:   incluster.Tokens(kube.AuthenticationV1().TokenReviews(), append(slices.Clone(o.RegistryAudiences), registryHost), o.Authentication.CacheTTL),
-			Limits:   distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
+			Listener:             registry,
+			TLS:                  &tls.Config{GetCertificate: serving, MinVersion: tls.VersionTLS12},
+			Host:                 registryHost,
+			CertificateAuthority: authority,
+			Backend:              store,
+			Deleted:              newEvents(ctx, p, kube).deleted,
+			Tokens:               incluster.Tokens(kube.AuthenticationV1().TokenReviews(), append(slices.Clone(o.RegistryAudiences), registryHost), o.Authentication.CacheTTL),
+			Limits:               distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
 		}
 	}
 	config.Extra = o.extraConfig(extra, etcd)
@@ -178,15 +179,16 @@ func (o *Options) clusterConfig(listener net.Listener, etcd *embedded.Etcd, kube
 }
 
 // servingCertificate has both ports serve the certificate of --tls-cert-file, or one of an authority that the replicas share in a
-// Secret, and that kube-apiserver is told to trust. It returns what the registry port serves.
+// Secret, and that kube-apiserver is told to trust. It returns what the registry port serves, and the authority of that, in PEM; nil
+// where it is of files.
 func (o *Options) servingCertificate(ctx context.Context, p *process, config *genericapiserver.RecommendedConfig, kube kubernetes.Interface,
-	objects dynamic.Interface, registryHost string) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	objects dynamic.Interface, registryHost string) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), []byte, error) {
 	if o.Serving.ServerCert.CertKey.CertFile != "" {
-		return certificate.Of(config.SecureServing.Cert), nil
+		return certificate.Of(config.SecureServing.Cert), nil, nil
 	}
 	authority, err := incluster.Authority(ctx, kube.CoreV1().Secrets(o.Namespace), clock.RealClock{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	hosts := []string{"localhost", o.ServiceName, o.ServiceName + "." + o.Namespace, o.ServiceName + "." + o.Namespace + ".svc"}
 	if registryHost != "" {
@@ -194,7 +196,7 @@ func (o *Options) servingCertificate(ctx context.Context, p *process, config *ge
 	}
 	serving, err := certificate.NewServing(authority, hosts...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	config.SecureServing.Cert = serving
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -204,7 +206,7 @@ func (o *Options) servingCertificate(ctx context.Context, p *process, config *ge
 		incluster.KeepTrust(keeping, objects, apiService, authority)
 	}()
 	p.atEnd(func() { stop(); <-ended })
-	return serving.GetCertificate, nil
+	return serving.GetCertificate, authority.CertificatePEM(), nil
 }
 
 // clusterMirrors finds where images are mirrored to: where the cluster says, or else in the store, which may be nil.

@@ -89,13 +89,14 @@ func newStandalone(ctx context.Context, o *Options, p *process) (*taggerserver.S
 			Keychains: func(string) importer.Keychain { return credentials },
 			Mirrors:   embeddedMirror{store: store, host: registryHost},
 			Registry: &taggerserver.RegistryConfig{
-				Listener: registry,
-				TLS:      &tls.Config{GetCertificate: serving.GetCertificate, MinVersion: tls.VersionTLS12},
-				Host:     registryHost,
-				Backend:  store,
-				Tokens:   tokens,
-				Deleted:  func(context.Context, *v1beta1.Image, digest.Digest) {}, // there are no Events, and the log has it
-				Limits:   distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
+				Listener:             registry,
+				TLS:                  &tls.Config{GetCertificate: serving.GetCertificate, MinVersion: tls.VersionTLS12},
+				Host:                 registryHost,
+				CertificateAuthority: authority.CertificatePEM(),
+				Backend:              store,
+				Tokens:               tokens,
+				Deleted:              func(context.Context, *v1beta1.Image, digest.Digest) {}, // there are no Events, and the log has it
+				Limits:               distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
 			},
 			Running:        noPods,
 			CollectOrphans: true,
