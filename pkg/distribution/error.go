@@ -69,6 +69,8 @@ const (
 	ErrConflict
 	// ErrTooMany: too much of it at once.
 	ErrTooMany
+	// ErrUnavailable: not now; another server, or this one later, will do it.
+	ErrUnavailable
 	// ErrNoSpace: the disk is full.
 	ErrNoSpace
 	// ErrFull: the namespace has as much as it may.
@@ -112,6 +114,7 @@ var answers = map[Error]struct {
 	ErrReserved:            {http.StatusForbidden, "DENIED", "tags that begin with anchor- are Tagger's own"},
 	ErrConflict:            {http.StatusConflict, "UNKNOWN", "somebody else did the same at this moment: try again"},
 	ErrTooMany:             {http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many requests: try again later"},
+	ErrUnavailable:         {http.StatusServiceUnavailable, "UNAVAILABLE", "the server is about to stop: try again"},
 	ErrNoSpace:             {http.StatusInsufficientStorage, "UNKNOWN", "the disk of the registry is full: tell the administrator"},
 	ErrFull:                {http.StatusForbidden, "DENIED", "the namespace has as much as it may have in this registry: delete what it does not need"},
 	ErrUnsupported:         {http.StatusMethodNotAllowed, "UNSUPPORTED", "operation not supported"},
@@ -169,6 +172,10 @@ type errorEntry struct {
 	Message string `json:"message"`
 }
 
+// Refuse answers a request by err, in the words of the endpoint, for who stands in
+// front of it.
+func Refuse(w http.ResponseWriter, err error) { writeError(w, err) }
+
 // writeError sends err as the whole response.
 func writeError(w http.ResponseWriter, err error) {
 	kind := asError(err)
@@ -187,7 +194,7 @@ func writeError(w http.ResponseWriter, err error) {
 	if method := (*methodError)(nil); errors.As(err, &method) {
 		header.Set("Allow", strings.Join(method.allowed, ", "))
 	}
-	if kind == ErrTooMany {
+	if kind == ErrTooMany || kind == ErrUnavailable {
 		header.Set("Retry-After", "5")
 	}
 	w.WriteHeader(answer.status)
