@@ -87,6 +87,7 @@ type CompletedConfig struct {
 // Complete fills in what is derived. Generic must have its authentication, authorisation, storage, serving and versions set.
 func (c *Config) Complete() CompletedConfig {
 	describeAPI(&c.Generic.Config)
+	c.Generic.LongRunningFunc = longRunning
 	return CompletedConfig{generic: c.Generic.Complete(), extra: c.Extra}
 }
 
@@ -147,6 +148,17 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	var backend distribution.Backend
+	if c.extra.Registry != nil {
+		backend = &imageBackend{
+			Backend: c.extra.Registry.Backend, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted,
+		}
+	}
+	proxied, err := c.proxied(generic, backend)
+	if err != nil {
+		return nil, err
+	}
+	group.VersionedResourcesStorageMap[v1beta1.SchemeGroupVersion.Version]["images/proxy"] = proxied
 	if err := generic.InstallAPIGroup(group); err != nil {
 		return nil, fmt.Errorf("installing %s: %w", group.PrioritizedVersions[0].Group, err)
 	}
@@ -154,10 +166,7 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 		return nil, err
 	}
 	server := &Server{generic: generic}
-	if c.extra.Registry != nil {
-		backend := &imageBackend{
-			Backend: c.extra.Registry.Backend, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted,
-		}
+	if backend != nil {
 		server.registry = newRegistryServer(c.extra.Registry, backend, tokens, c.generic.Authorization.Authorizer)
 	}
 	return server, nil

@@ -28,7 +28,8 @@ import (
 	"tagger.dev/tagger/pkg/token"
 )
 
-// groupInfo lists every path of the tagger.dev group. It also returns what pushes to the registry endpoint write there.
+// groupInfo lists every path of the tagger.dev group, but images/proxy: that is the registry endpoint, for which it also returns what
+// pushes write there.
 func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mirrorreleasestorage.REST, mirrorReleaseStatus rest.Storage,
 	tokens *token.Ring, stopping <-chan struct{}) (*genericapiserver.APIGroupInfo, *imagestorage.Pushes, error) {
 	getter := c.generic.RESTOptionsGetter
