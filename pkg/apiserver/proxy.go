@@ -50,10 +50,10 @@ type proxy struct {
 	underWay                 waitgroup.SafeWaitGroup
 }
 
-func newProxy(backend distribution.Backend, authz authorizer.Authorizer) *proxy {
+func newProxy(backend distribution.Backend, authz authorizer.Authorizer, limits distribution.Options) *proxy {
 	registerProxyMetrics()
 	return &proxy{
-		endpoint:   distribution.New(backend, &proxyAuthorizer{authz}, distribution.Options{}),
+		endpoint:   distribution.New(backend, &proxyAuthorizer{authz}, limits),
 		users:      limit.NewKeyed(proxiedPerUser),
 		namespaces: limit.NewKeyed(limit.Share(proxied)),
 		total:      limit.NewKeyed(proxied),
@@ -200,6 +200,6 @@ func (c CompletedConfig) proxied(server *genericapiserver.GenericAPIServer, back
 	if backend == nil {
 		return imagestorage.NewProxyREST(noRegistry{}), nil
 	}
-	p := newProxy(backend, c.generic.Authorization.Authorizer)
+	p := newProxy(backend, c.generic.Authorization.Authorizer, c.extra.Registry.Limits)
 	return imagestorage.NewProxyREST(p), server.AddPreShutdownHook("tagger-images-proxy", p.drain)
 }

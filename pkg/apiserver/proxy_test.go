@@ -147,7 +147,7 @@ func TestProxy(t *testing.T) {
 		{name: "denied", user: "bob", path: prefix + "/v2/a/app/tags/list", want: unknown},
 		{name: "nobody knows", user: "down", path: prefix + "/v2/a/app/tags/list", want: answer{Status: http.StatusInternalServerError, Code: "UNKNOWN"}},
 	}
-	server := serveProxy(t, newProxy(tagged{}, layersOf), true)
+	server := serveProxy(t, newProxy(tagged{}, layersOf, distribution.Options{}), true)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -234,7 +234,7 @@ func TestProxyLimits(t *testing.T) {
 				}
 			}}, authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
 				return authorizer.DecisionAllow, "", nil
-			}))
+			}), distribution.Options{})
 			p.users, p.namespaces, p.total = limit.NewKeyed(tt.user), limit.NewKeyed(tt.namespace), limit.NewKeyed(tt.total)
 			server := serveProxy(t, p, true)
 			ask := func(user, namespace string) (status int, retryAfter string) {
@@ -286,9 +286,9 @@ func TestProxyStalls(t *testing.T) {
 		} {
 			t.Run(fmt.Sprintf("%s, HTTP/2 %v", tt.name, http2), func(t *testing.T) {
 				t.Parallel()
-				p := newProxy(tagged{}, layersOf)
+				p := newProxy(tagged{}, layersOf, distribution.Options{StallTimeout: stall})
 				p.stall = stall
-				endpoint, ended := distribution.New(tagged{}, &proxyAuthorizer{layersOf}, distribution.Options{StallTimeout: stall}), make(chan struct{})
+				endpoint, ended := p.endpoint, make(chan struct{})
 				p.endpoint = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					defer close(ended)
 					endpoint.ServeHTTP(w, r)
@@ -322,7 +322,7 @@ func TestProxyStalls(t *testing.T) {
 func TestProxyDrain(t *testing.T) {
 	t.Parallel()
 	entered, free := make(chan struct{}), make(chan struct{})
-	p := newProxy(tagged{wait: func() { close(entered); <-free }}, layersOf)
+	p := newProxy(tagged{wait: func() { close(entered); <-free }}, layersOf, distribution.Options{})
 	server := serveProxy(t, p, true)
 	const path = "/apis/tagger.dev/v1beta1/namespaces/a/images/app/proxy/v2/a/app/tags/list"
 	first := make(chan int)
