@@ -99,7 +99,7 @@ func (s fileStore) clean(ctx context.Context, dir string) (left []uploadKey, err
 	}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
-		ref, err := os.ReadFile(filepath.Join(path, "ref")) //nolint:gosec // of the store's own folder
+		ref, err := os.ReadFile(filepath.Join(path, "ref"))
 		// The metadata store puts its namespace and a number in front, the store of files
 		// calls the folder by the digest of that.
 		parts := strings.SplitN(string(ref), "/", 3)
