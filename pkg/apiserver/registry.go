@@ -27,6 +27,8 @@ const (
 	// maxConnections bounds how many connections there are: with headers that never end each may hold maxHeaderBytes, in a process
 	// that serves the API too.
 	maxConnections = 4096
+	// maxStreams bounds how many requests one of them has at once.
+	maxStreams = 100
 	// closeTimeout is how long downloads may go on at the shutdown.
 	closeTimeout = 10 * time.Second
 )
@@ -47,6 +49,7 @@ func newRegistryServer(config *RegistryConfig, backend distribution.Backend, tok
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 	}}
 }
 

@@ -26,6 +26,14 @@ import (
 	"tagger.dev/tagger/pkg/limit"
 )
 
+const (
+	// maxRequests is how many requests are served at once, and
+	// maxRequestsOfNamespace how many of them of one namespace: clients that do not
+	// read what they asked for, many to a connection, are to leave others room.
+	maxRequests            = 4096
+	maxRequestsOfNamespace = 2048
+)
+
 // Options of an endpoint. The zero value has the defaults.
 type Options struct {
 	// MaxManifestBytes is how large a pushed manifest may be. Default 4 MiB, which
@@ -56,6 +64,7 @@ func (o Options) withDefaults() Options {
 func New(backend Backend, authz Authorizer, options Options) http.Handler {
 	return &handler{
 		backend: backend, authz: authz, options: options.withDefaults(),
+		requests: limit.NewKeyed(maxRequests), namespaceRequests: limit.NewKeyed(maxRequestsOfNamespace),
 		manifests: limit.NewKeyed(maxManifests), namespaceManifests: limit.NewKeyed(maxManifestsOfNamespace),
 	}
 }
@@ -64,8 +73,8 @@ type handler struct {
 	backend Backend
 	authz   Authorizer
 	options Options
-	// manifests has the places of manifests that are pushed, namespaceManifests those of each namespace.
-	manifests, namespaceManifests *limit.Keyed
+	// requests has the places of requests, manifests those of manifests that are pushed, and the others the same for each namespace.
+	requests, namespaceRequests, manifests, namespaceManifests *limit.Keyed
 }
 
 // ServeHTTP implements http.Handler.
@@ -73,6 +82,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	header.Set("X-Content-Type-Options", "nosniff")
+	release, ok := h.requests.TryAcquire("")
+	if !ok {
+		writeError(w, ErrTooMany)
+		return
+	}
+	defer release()
 	// The server looks at the request that it made to see whether a body is left, or
 	// was never asked for.
 	r = r.WithContext(r.Context())
@@ -124,11 +139,23 @@ func (h *handler) handle(header http.Header, r *http.Request) (respond func(http
 	if err != nil {
 		return nil, fmt.Errorf("authorizing %s: %w", req.path(), h.refusal(r.Context(), creds, req, err))
 	}
-	respond, err = h.dispatch(ctx, header, r, creds, req)
+	release, ok := h.namespaceRequests.TryAcquire(req.repo.Namespace)
+	if !ok {
+		return nil, ErrTooMany
+	}
+	defer func() {
+		if respond == nil {
+			release()
+		}
+	}()
+	send, err := h.dispatch(ctx, header, r, creds, req)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", req.method, req.path(), err)
 	}
-	return respond, nil
+	return func(w http.ResponseWriter) {
+		defer release()
+		send(w)
+	}, nil
 }
 
 // refusal tells who may read a repository that it is there.

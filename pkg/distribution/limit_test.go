@@ -1,0 +1,50 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package distribution
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+// TestRequestsAreBounded: one namespace has so many requests at once, and leaves others room; none keeps its place.
+func TestRequestsAreBounded(t *testing.T) {
+	t.Parallel()
+	h := New(memory{}, tokenAuthorizer{}, Options{}).(*handler)
+	get := func(path string, want int) {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header = bearer("all")
+		w := httptest.NewRecorder()
+		defer func() { _ = recover() }() // of content that breaks off
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d", path, w.Code, want)
+		}
+	}
+	here, elsewhere := "/v2/ns/app/blobs/"+blobDigest.String(), "/v2/other/app/blobs/"+blobDigest.String()
+	for _, path := range []string{here, "/v2/ns/app/manifests/latest", "/v2/ns/app/tags/list"} {
+		get(path, http.StatusOK)
+	}
+	get("/v2/ns/app/manifests/other", http.StatusNotFound)
+	get("/v2/ns/app/manifests/panics", http.StatusInternalServerError)
+	get("/v2/ns/app/blobs/"+brokenDigest.String(), http.StatusOK)
+	if !h.requests.Idle() || !h.namespaceRequests.Idle() {
+		t.Fatal("a place was kept")
+	}
+	for range maxRequestsOfNamespace {
+		if _, ok := h.namespaceRequests.TryAcquire("ns"); !ok {
+			t.Fatal("no place")
+		}
+	}
+	get(here, http.StatusTooManyRequests)
+	get(elsewhere, http.StatusNotFound)
+	for range maxRequests {
+		if _, ok := h.requests.TryAcquire(""); !ok {
+			t.Fatal("no place")
+		}
+	}
+	get(elsewhere, http.StatusTooManyRequests)
+}
