@@ -1,0 +1,202 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build integration
+
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// attack is one request of a client that means ill.
+type attack struct {
+	name, method, path string
+	authorization      string // the good token when empty
+	header             map[string]string
+	body               string
+	chunked            bool
+	want               string // status and code
+}
+
+// TestHostileClient sends what no client should to the registry port. docs/security.md has the same table. Afterwards the server has
+// not grown much, and works for everybody else.
+func TestHostileClient(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir())
+	namespace, victim := newNamespace(), newNamespace()
+	secret := newImage(t, ociTypes, "amd64")
+	s.push(t, s.atRegistry(victim, "secret", "v1"), secret)
+	blob, manifest := must(must(secret.Layers())(t)[0].Digest())(t).String(), digestOf(t, secret)
+	before := s.mostMemory(t)
+
+	// It begins first, and is looked at when the rest is done: it takes its minute.
+	stalled := s.stalledUpload(t, namespace)
+
+	app := "/v2/" + namespace + "/app"
+	uploads, tag := app+"/blobs/uploads/", app+"/manifests/v1"
+	oci := map[string]string{"Content-Type": ocispec.MediaTypeImageManifest}
+	large := func(n int) string { return `{"annotations":{"a":"` + strings.Repeat("x", n-24) + `"}}` }
+	stolen := `{"config":{"digest":"` + blob + `"},"layers":[{"digest":"` + blob + `"}]}`
+	attacks := []attack{
+		{name: "dots in a path", method: "GET", path: "/v2/" + namespace + "/../" + victim + "/manifests/v1", want: "400 NAME_INVALID"},
+		{name: "escaped dots", method: "GET", path: "/v2/%2e%2e/" + victim + "/manifests/v1", want: "400 NAME_INVALID"},
+		{name: "an escaped slash", method: "GET", path: "/v2/" + namespace + "/app%2f..%2f..%2f" + victim + "%2fsecret/manifests/v1", want: "400 NAME_INVALID"},
+		{name: "a zero byte", method: "GET", path: "/v2/" + namespace + "/app%00/manifests/v1", want: "400 NAME_INVALID"},
+		{name: "a digest that is a path", method: "GET", path: app + "/blobs/sha256:..%2f..%2f..%2fmeta.db", want: "400 DIGEST_INVALID"},
+		{name: "an upload that is a path", method: "PATCH", path: uploads + "..%2f..%2f" + victim, body: "x", want: "404 BLOB_UPLOAD_UNKNOWN"},
+		{name: "two slashes in front", method: "GET", path: "//v2/" + victim + "/secret/manifests/v1", want: "404 UNSUPPORTED"},
+
+		{name: "a blob of another namespace", method: "GET", path: app + "/blobs/" + blob, want: "404 BLOB_UNKNOWN"},
+		{name: "a manifest of another namespace", method: "GET", path: app + "/manifests/" + manifest, want: "404 MANIFEST_UNKNOWN"},
+		{name: "a manifest that names a blob of another namespace", method: "PUT", path: tag, header: oci, body: stolen, want: "400 MANIFEST_BLOB_UNKNOWN"},
+		{name: "a mount from another namespace", method: "POST", path: uploads + "?mount=" + blob + "&from=" + victim + "/secret", want: "202 "},
+		{name: "the blob afterwards", method: "GET", path: app + "/blobs/" + blob, want: "404 BLOB_UNKNOWN"},
+		{name: "a mount from a path", method: "POST", path: uploads + "?mount=" + blob + "&from=../" + victim, want: "202 "},
+
+		{name: "a manifest of 4 MiB and a byte", method: "PUT", path: tag, header: oci, body: large(4<<20 + 1), want: "413 SIZE_INVALID"},
+		{name: "the same without its length", method: "PUT", path: tag, header: oci, body: large(4<<20 + 1), chunked: true, want: "413 SIZE_INVALID"},
+		{name: "a million levels", method: "PUT", path: tag, header: oci, body: strings.Repeat("[", 1<<20), want: "400 MANIFEST_INVALID"},
+		{name: "a million levels within", method: "PUT", path: tag, header: oci, body: `{"annotations":` + strings.Repeat(`{"a":`, 700_000), want: "400 MANIFEST_INVALID"},
+		{name: "a million layers", method: "PUT", path: tag, header: oci, body: `{"layers":[{}` + strings.Repeat(",{}", 1_300_000) + "]}", want: "400 MANIFEST_INVALID"},
+		{name: "a reserved tag", method: "PUT", path: app + "/manifests/anchor-1", header: oci, body: "{}", want: "403 DENIED"},
+
+		{name: "a header of 128 KiB", method: "GET", path: "/v2/", header: map[string]string{"X-Bomb": strings.Repeat("x", 128<<10)}, want: "431 "},
+		{name: "a token of 60 KiB", method: "GET", path: "/v2/", authorization: "Bearer " + strings.Repeat("x", 60<<10), want: "401 UNAUTHORIZED"},
+		{name: "no token", method: "POST", path: uploads, authorization: " ", want: "401 UNAUTHORIZED"},
+		{name: "an empty password", method: "POST", path: uploads, authorization: basic(""), want: "401 UNAUTHORIZED"},
+		{name: "garbage for a token", method: "POST", path: uploads, authorization: basic("garbage"), want: "401 UNAUTHORIZED"},
+		{name: "a token without a signature", method: "POST", path: uploads, want: "401 UNAUTHORIZED",
+			authorization: "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiIsImdyb3VwcyI6WyJzeXN0ZW06bWFzdGVycyJdLCJleHAiOjQxMDI0NDQ4MDB9."},
+		{name: "a token that expired", method: "POST", path: uploads, want: "401 UNAUTHORIZED",
+			authorization: "Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJhZG1pbiIsImV4cCI6MTAwMDAwMDAwMH0.c2lnbmF0dXJl"},
+	}
+	for _, a := range attacks { // in order: one looks at what another has done
+		if got := s.attacked(t, a); got != a.want {
+			t.Errorf("%s: got %s, want %s", a.name, got, a.want)
+		}
+	}
+
+	// The same manifests, many at once. Some may find no room.
+	var group sync.WaitGroup
+	for _, a := range attacks {
+		if !strings.HasPrefix(a.name, "a million") && !strings.HasPrefix(a.name, "a manifest of 4 MiB") {
+			continue
+		}
+		for range 12 {
+			group.Go(func() {
+				if got := s.attacked(t, a); got != a.want && got != "429 TOOMANYREQUESTS" {
+					t.Errorf("%s, at once: got %s, want %s", a.name, got, a.want)
+				}
+			})
+		}
+	}
+	group.Wait()
+
+	// More uploads than a namespace may have: two of the mounts are open, and perhaps the one that stalls.
+	begin, opened, got := attack{name: "an upload", method: "POST", path: uploads}, 2, "202 "
+	for ; got == "202 " && opened <= 1001; opened++ {
+		got = s.attacked(t, begin)
+	}
+	if got != "429 TOOMANYREQUESTS" || opened < 999 {
+		t.Errorf("upload %d: got %s, want 429 for the one after 1000", opened, got)
+	}
+
+	if got := <-stalled; !strings.HasPrefix(got, "HTTP/1.1 400 ") {
+		t.Errorf("an upload that stalls: got %q, want status 400", got)
+	}
+	after := s.mostMemory(t)
+	t.Logf("at most %d MiB before, and %d MiB afterwards", before, after)
+	if after-before > 250 {
+		t.Errorf("memory grew by %d MiB", after-before)
+	}
+	other := s.atRegistry(newNamespace(), "app", "v1")
+	normal := newIndex(t, ociTypes)
+	s.push(t, other, normal)
+	transport := s.transport()
+	defer transport.CloseIdleConnections()
+	pulled := must(remote.Index(must(name.ParseReference(other))(t), remote.WithTransport(transport), remote.WithAuth(s.basic())))(t)
+	if diff := cmp.Diff(digestOf(t, normal), digestOf(t, pulled)); diff != "" {
+		t.Errorf("a push of somebody else (-want +got):\n%s", diff)
+	}
+}
+
+// attacked returns the status and the error code that a request gets.
+func (s *server) attacked(t *testing.T, a attack) string {
+	t.Helper()
+	var body io.Reader = bytes.NewReader([]byte(a.body))
+	if a.chunked {
+		body = struct{ io.Reader }{body}
+	}
+	request, err := http.NewRequestWithContext(t.Context(), a.method, "https://"+s.registry+a.path, body)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	for key, value := range a.header {
+		request.Header.Set(key, value)
+	}
+	switch a.authorization {
+	case "":
+		request.Header.Set("Authorization", basic(s.token))
+	case " ":
+	default:
+		request.Header.Set("Authorization", a.authorization)
+	}
+	transport := s.transport()
+	defer transport.CloseIdleConnections()
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Errorf("%s: %v", a.name, err)
+		return ""
+	}
+	defer response.Body.Close()
+	var document struct {
+		Errors []struct{ Code string } `json:"errors"`
+	}
+	code := ""
+	if raw, err := io.ReadAll(response.Body); err == nil && json.Unmarshal(raw, &document) == nil && len(document.Errors) > 0 {
+		code = document.Errors[0].Code
+	}
+	return fmt.Sprintf("%d %s", response.StatusCode, code)
+}
+
+// stalledUpload begins an upload of which half of a chunk comes, and tells with what line the server ends it.
+func (s *server) stalledUpload(t *testing.T, namespace string) <-chan string {
+	t.Helper()
+	dialer := &tls.Dialer{Config: s.transport().TLSClientConfig}
+	conn := must(dialer.DialContext(t.Context(), "tcp", s.registry))(t)
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(3 * patience)); err != nil {
+		t.Fatal(err)
+	}
+	path := "/v2/" + namespace + "/app/blobs/uploads/?digest=" + digest.FromString("0123456789").String()
+	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: %s\r\nContent-Length: 10\r\n\r\n01234", path, basic(s.token)); err != nil {
+		t.Fatal(err)
+	}
+	line := make(chan string, 1)
+	go func() {
+		got, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil {
+			got = err.Error()
+		}
+		line <- got
+	}()
+	return line
+}
