@@ -1,0 +1,219 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/content"
+)
+
+// tarred returns an archive of some files.
+func tarred(t *testing.T, files map[string]string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	writer := packer{tar: tar.NewWriter(&out)}
+	for name, body := range files {
+		if err := writer.add(name, []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := writer.tar.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func zipped(t *testing.T, body []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	writer := gzip.NewWriter(&out)
+	if _, err := writer.Write(body); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func encode(t *testing.T, object any) string {
+	t.Helper()
+	body, err := json.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+// TestOpenSaved opens archives as docker writes them, and those that are no such.
+func TestOpenSaved(t *testing.T) {
+	t.Parallel()
+	layer := string(tarred(t, map[string]string{"hello": "world"}))
+	config := func(layers ...string) string {
+		var image ocispec.Image
+		for _, layer := range layers {
+			image.RootFS.DiffIDs = append(image.RootFS.DiffIDs, digest.FromString(layer))
+		}
+		return encode(t, image)
+	}
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := func(names ...string) savedImage {
+		return savedImage{Config: "config.json", RepoTags: names, Layers: []string{"layer.tar"}}
+	}
+	tests := []struct {
+		name      string
+		files     map[string]string
+		reference string
+		zip       bool
+		want      []string // the types of manifest, config and layers
+		wantErr   string
+	}{
+		{
+			name:  "as docker saves",
+			files: map[string]string{"manifest.json": encode(t, []savedImage{saved("it:1")}), "config.json": config(layer), "layer.tar": layer},
+			want:  []string{dockerManifest, dockerConfig, dockerLayerGzip},
+		},
+		{
+			name: "all of it compressed", zip: true, reference: "it:1",
+			files: map[string]string{"manifest.json": encode(t, []savedImage{saved("it:1")}), "config.json": config(layer), "layer.tar": layer},
+			want:  []string{dockerManifest, dockerConfig, dockerLayerGzip},
+		},
+		{
+			name: "a layer compressed",
+			files: map[string]string{"manifest.json": encode(t, []savedImage{saved()}), "config.json": config(layer),
+				"layer.tar": string(zipped(t, []byte(layer)))},
+			want: []string{dockerManifest, dockerConfig, dockerLayerGzip},
+		},
+		{
+			name: "a layer compressed by zstd, which docker's own types do not know",
+			files: map[string]string{"manifest.json": encode(t, []savedImage{saved()}), "config.json": config(layer),
+				"layer.tar": string(encoder.EncodeAll([]byte(layer), nil))},
+			want: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerZstd},
+		},
+		{
+			name: "two images, and which is not said",
+			files: map[string]string{"manifest.json": encode(t, []savedImage{saved("it:1"), saved("it:2")}), "config.json": config(layer),
+				"layer.tar": layer},
+			wantErr: `there are 2 images in it; append which is meant: "it:1", "it:2"`,
+		},
+		{
+			name: "an image that is not there", reference: "it:3",
+			files:   map[string]string{"manifest.json": encode(t, []savedImage{saved("it:1")}), "config.json": config(layer), "layer.tar": layer},
+			wantErr: `there is no image "it:3" in it, but "it:1"`,
+		},
+		{
+			name:    "another layer than the config says",
+			files:   map[string]string{"manifest.json": encode(t, []savedImage{saved()}), "config.json": config("another"), "layer.tar": layer},
+			wantErr: "layer layer.tar: its content is " + digest.FromString(layer).String() + ", where the config says " + digest.FromString("another").String(),
+		},
+		{
+			name:    "a layer too few",
+			files:   map[string]string{"manifest.json": encode(t, []savedImage{saved()}), "config.json": config(layer, layer), "layer.tar": layer},
+			wantErr: "manifest.json lists 1 layers, its config 2",
+		},
+		{
+			name:    "a layer that is missing",
+			files:   map[string]string{"manifest.json": encode(t, []savedImage{saved()}), "config.json": config(layer)},
+			wantErr: "layer layer.tar: open layer.tar: file does not exist",
+		},
+		{name: "no image", files: map[string]string{"manifest.json": "[]"}, wantErr: "there is no image in it"},
+		{name: "anything else", files: map[string]string{"hello": "world"}, wantErr: "this is no OCI layout: open oci-layout: file does not exist"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			body := tarred(t, tt.files)
+			if tt.zip {
+				body = zipped(t, body)
+			}
+			file := filepath.Join(t.TempDir(), "it.tar")
+			if err := os.WriteFile(file, body, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			source, err := Open(t.Context(), Location{Transport: DockerArchive, Path: file, Reference: tt.reference}, t.TempDir())
+			if tt.wantErr != "" {
+				if err == nil || !strings.HasSuffix(err.Error(), tt.wantErr) {
+					t.Errorf("want an error %q, got %v", tt.wantErr, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer source.Close()
+			children, err := content.Successors(t.Context(), source, source.Root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := []string{source.Root.MediaType}
+			for _, child := range children {
+				got = append(got, child.MediaType)
+				if _, err := content.FetchAll(t.Context(), source, child); err != nil { // which verifies it
+					t.Error(err)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("media types (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestOpenOfNothing holds what is said of files that are no archives.
+func TestOpenOfNothing(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	for name, body := range map[string]string{"empty": "", "text": strings.Repeat("It is a text. ", 100), "zip": string(zipped(t, []byte("text")))} {
+		file := filepath.Join(folder, name)
+		if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(t.Context(), Location{Transport: OCIArchive, Path: file}, t.TempDir())
+		if err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: unexpected error %v", name, err)
+		}
+	}
+	if _, err := Open(t.Context(), Location{Transport: OCI, Path: folder}, ""); err == nil || !strings.Contains(err.Error(), "this is no OCI layout") {
+		t.Errorf("unexpected error %v", err)
+	}
+}
+
+// FuzzArchive holds that no archive makes the plugin read what is not in it, or crash.
+func FuzzArchive(f *testing.F) {
+	f.Fuzz(func(t *testing.T, body []byte, name string) {
+		file := filepath.Join(t.TempDir(), "it.tar")
+		if err := os.WriteFile(file, body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a, err := openArchive(file, t.TempDir())
+		if err != nil {
+			return
+		}
+		defer a.Close()
+		opened, err := a.Open(name)
+		if err != nil {
+			return
+		}
+		content, err := io.ReadAll(io.LimitReader(opened, 1<<20))
+		if err == nil && !bytes.Contains(body, content) && !bytes.HasPrefix(body, gzipMagic) {
+			t.Errorf("%s has what is not in the archive", name)
+		}
+	})
+}
