@@ -44,7 +44,7 @@ cluster e2e: export PATH := $(BIN):$(KUBERNETES):$(NODE):$(TOOLS):$(PATH)
 ##@ Use
 
 .PHONY: demo
-demo: build $(TOOLS)/.clients $(if $(shell command -v kubectl 2>/dev/null),,$(KUBECTL)) ## See it work: import, mirror, history, rollback, pull (FROM=<ref>: with an image of yours)
+demo: build $(TOOLS)/.clients $(if $(shell command -v kubectl 2>/dev/null),,$(KUBECTL)) ## See it work: import, mirror, history, rollback, push, pull (FROM=<ref>: with an image of yours)
 	hack/demo/demo.sh $(FROM)
 
 .PHONY: run
@@ -71,9 +71,10 @@ build: kubectl-image tagger-credential-provider ## Build output/bin/tagger-apise
 	$(GOBUILD) -o $(BIN)/tagger-apiserver ./cmd/tagger-apiserver
 
 .PHONY: kubectl-image
-kubectl-image: ## Build the kubectl plugin, output/bin/kubectl-image, which completes arguments by a second name
+kubectl-image: ## Build the kubectl plugin, output/bin/kubectl-image, which completes arguments and gives credentials by other names
 	$(GOBUILD) -o $(BIN)/kubectl-image ./cmd/kubectl-image
 	ln -sf kubectl-image $(BIN)/kubectl_complete-image
+	ln -sf kubectl-image $(BIN)/docker-credential-kubectl-image
 
 .PHONY: tagger-credential-provider
 tagger-credential-provider: ## Build the kubelet's credential provider, output/bin/tagger-credential-provider

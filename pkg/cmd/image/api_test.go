@@ -54,6 +54,11 @@ type api struct {
 	image  *v1beta1.Image
 	// documents are what other paths answer, as JSON.
 	documents map[string]any
+	// proxy serves images/proxy, from /v2/ on.
+	proxy http.Handler
+
+	environment map[string]string // of the plugin
+	stdin       string            // what is typed to it
 
 	address   string
 	authority string // that signed its certificate, as in a kubeconfig
@@ -108,6 +113,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case refuse != nil:
 		a.write(w, &refuse.ErrStatus)
+	case a.proxy != nil && strings.HasPrefix(resource, "images/myapp/proxy/"):
+		http.StripPrefix(prefix+"images/myapp/proxy", a.proxy).ServeHTTP(located{w, prefix + "images/myapp/proxy"}, r)
 	case a.documents[r.URL.Path] != nil:
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(a.documents[r.URL.Path]); err != nil {
@@ -234,9 +241,23 @@ func (a *api) run(ctx context.Context, clock clock.Clock, on map[string]func(), 
 		a.t.Fatal(err)
 	}
 	stdout, stderr := &bytes.Buffer{}, &output{on: on}
-	cmd := newCommand(genericiooptions.IOStreams{In: strings.NewReader(""), Out: stdout, ErrOut: stderr}, clock)
+	getenv := func(name string) string { return a.environment[name] }
+	cmd := newCommand(genericiooptions.IOStreams{In: strings.NewReader(a.stdin), Out: stdout, ErrOut: stderr}, getenv, clock)
 	cmd.SetArgs(append([]string{"--kubeconfig", config}, args...))
 	code := Execute(ctx, cmd)
 	named := strings.NewReplacer(a.address, "SERVER")
 	return result{Stdout: named.Replace(stdout.String()), Stderr: named.Replace(stderr.text.String()), Code: code}
+}
+
+// located has Location headers begin with a prefix.
+type located struct {
+	http.ResponseWriter
+	prefix string
+}
+
+func (l located) WriteHeader(code int) {
+	if location := l.Header().Get("Location"); location != "" {
+		l.Header().Set("Location", l.prefix+location)
+	}
+	l.ResponseWriter.WriteHeader(code)
 }

@@ -27,6 +27,7 @@ type session struct {
 	namespace string
 	// timeout is how long the user lets a request take; 0 for as long as it needs.
 	timeout time.Duration
+	config  *rest.Config
 }
 
 // connect returns the API in the namespace that the command is about. Nothing is sent yet.
@@ -48,5 +49,5 @@ func (c *cluster) connect() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{TaggerV1beta1Interface: client, namespace: namespace, timeout: config.Timeout}, nil
+	return &session{TaggerV1beta1Interface: client, namespace: namespace, timeout: config.Timeout, config: config}, nil
 }

@@ -22,20 +22,22 @@ import (
 	"tagger.dev/tagger/pkg/version"
 )
 
-// NewCommand returns the plugin's root command, which writes to the given streams.
-func NewCommand(streams genericiooptions.IOStreams) *cobra.Command {
-	return newCommand(streams, clock.RealClock{})
+// NewCommand returns the plugin's root command, which reads from and writes to the given streams, and reads the environment by
+// getenv.
+func NewCommand(streams genericiooptions.IOStreams, getenv func(string) string) *cobra.Command {
+	return newCommand(streams, getenv, clock.RealClock{})
 }
 
-func newCommand(streams genericiooptions.IOStreams, clock clock.Clock) *cobra.Command {
+func newCommand(streams genericiooptions.IOStreams, getenv func(string) string, clock clock.Clock) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:         "kubectl-image",
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl image"},
-		Short:       "Import images into the cluster, and look at what their tags meant",
-		Long: `Import images into the cluster, and look at what their tags meant.
+		Short:       "Import, push and pull images of the cluster, and look at what their tags meant",
+		Long: `Import, push and pull images of the cluster, and look at what their tags meant.
 
-An Image follows one tag of a registry. An import records which digest the tag means and, where the
-Image is mirrored, copies the image into the mirror of the cluster. A rollback goes back to an earlier digest.`,
+An Image follows one tag of a registry, or is what was pushed. An import records which digest the tag means and, where the
+Image is mirrored, copies the image into the mirror of the cluster; a push brings an image of this machine there, and a
+pull takes one out. A rollback goes back to an earlier digest.`,
 		Version:           version.Info().GitVersion,
 		Args:              noVerb,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -54,7 +56,9 @@ Image is mirrored, copies the image into the mirror of the cluster. A rollback g
 	flags.AddFlags(cmd.PersistentFlags())
 	cluster := &cluster{flags: flags, warnings: streams.ErrOut}
 	cmd.AddCommand(newImportCommand(cluster, streams, clock), newHistoryCommand(cluster, streams, clock),
-		newRollbackCommand(cluster, streams, clock), newVersionCommand(cluster, streams), newCompletionCommand(streams), newOptionsCommand())
+		newRollbackCommand(cluster, streams, clock), newPushCommand(cluster, streams, clock), newPullCommand(cluster, streams, clock),
+		newLoginCommand(cluster, streams, getenv), newCredentialCommand(cluster, streams),
+		newVersionCommand(cluster, streams), newCompletionCommand(streams), newOptionsCommand())
 	completeFlagBy(cmd, "namespace", cluster.completeNamespaces)
 	completeFlagBy(cmd, "context", cluster.completeContexts)
 	return cmd

@@ -124,7 +124,7 @@ func (o *importOptions) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 
-	display := newDisplay(o.streams.ErrOut, name, o.clock)
+	display := newDisplay(o.streams.ErrOut, "importing", name, o.clock)
 	defer display.close()
 	imp, err := session.startImport(ctx, requested, options, display)
 	if err != nil {

@@ -29,12 +29,14 @@ const (
 	barWidth = 40
 )
 
-// display tells a person how an import goes. That it cannot be written to is no reason to stop following, and not reported.
+// display tells a person how an import, a push or a pull goes. That it cannot be written to is no reason to stop following, and not reported.
 type display interface {
 	// start says that the request is on its way. It may be called from any goroutine, more than once, and not at all.
 	start()
 	// show says how far the import is.
 	show(*v1beta1.ImageImport)
+	// move says how much was moved.
+	move(v1beta1.ImportProgress)
 	// say writes a line that stays.
 	say(line string)
 	// close ends the display, once or more often.
@@ -42,19 +44,20 @@ type display interface {
 }
 
 // newDisplay returns a display that draws on a terminal, and writes plain lines to anything else, and to a terminal that does
-// not say how large it is.
-func newDisplay(out io.Writer, name string, clock clock.PassiveClock) display {
+// not say how large it is. name is the image, and doing what is done with it, such as importing.
+func newDisplay(out io.Writer, doing, name string, clock clock.PassiveClock) display {
 	if file, ok := out.(*os.File); ok {
 		if width, height, err := term.GetSize(int(file.Fd())); err == nil && width > 0 && height > 0 {
-			return newDrawing(name, clock, mpb.WithOutput(out))
+			return newDrawing(doing+" "+name, clock, mpb.WithOutput(out))
 		}
 	}
-	return &lines{out: out, clock: clock}
+	return &lines{out: out, doing: doing, clock: clock}
 }
 
 // lines is a display for logs: few plain lines.
 type lines struct {
 	out   io.Writer
+	doing string
 	clock clock.PassiveClock
 
 	introduced bool
@@ -74,17 +77,30 @@ func (l *lines) show(imp *v1beta1.ImageImport) {
 		l.say(fmt.Sprintf("importing %s by imageimport.%s/%s", imp.Spec.From, v1beta1.GroupName, imp.Name))
 		l.introduced = true
 	}
-	progress := imp.Status.Progress
-	if progress == nil || *progress == l.shown || l.clock.Since(l.shownAt) < lineInterval {
-		return
+	if imp.Status.Progress != nil {
+		l.doing = "mirroring"
+		l.write(*imp.Status.Progress)
 	}
-	l.say("mirroring " + inNumbers(progress))
-	l.shown, l.shownAt = *progress, l.clock.Now()
 }
 
-// drawing is a display for terminals: a bar while something is mirrored, a spinner at other times. Neither stays.
+func (l *lines) move(progress v1beta1.ImportProgress) {
+	if l.shownAt.IsZero() { // what takes a moment needs no lines
+		l.shownAt = l.clock.Now()
+	}
+	l.write(progress)
+}
+
+func (l *lines) write(progress v1beta1.ImportProgress) {
+	if progress == l.shown || l.clock.Since(l.shownAt) < lineInterval {
+		return
+	}
+	l.say(l.doing + " " + inNumbers(&progress))
+	l.shown, l.shownAt = progress, l.clock.Now()
+}
+
+// drawing is a display for terminals: a bar while something is moved, a spinner at other times. Neither stays.
 type drawing struct {
-	name    string
+	title   string
 	clock   clock.PassiveClock
 	options []mpb.ContainerOption
 	status  atomic.Pointer[v1beta1.ImageImportStatus]
@@ -95,8 +111,8 @@ type drawing struct {
 	closed    bool
 }
 
-func newDrawing(name string, clock clock.PassiveClock, options ...mpb.ContainerOption) *drawing {
-	d := &drawing{name: name, clock: clock, options: options}
+func newDrawing(title string, clock clock.PassiveClock, options ...mpb.ContainerOption) *drawing {
+	d := &drawing{title: title, clock: clock, options: options}
 	d.status.Store(&v1beta1.ImageImportStatus{})
 	return d
 }
@@ -112,13 +128,13 @@ func (d *drawing) canvas() *mpb.Progress {
 		d.bar = d.container.New(0, mpb.SpinnerStyle().PositionLeft(),
 			mpb.BarFillerMiddleware(d.fill),
 			mpb.BarWidth(barWidth),
-			mpb.PrependDecorators(decor.Name("importing "+d.name)),
+			mpb.PrependDecorators(decor.Name(d.title)),
 			mpb.AppendDecorators(decor.Any(d.words)))
 	}
 	return d.container
 }
 
-// fill draws the bar while something is mirrored, and the spinner at other times.
+// fill draws the bar while something is moved, and the spinner at other times.
 func (d *drawing) fill(spinner mpb.BarFiller) mpb.BarFiller {
 	bar := mpb.BarStyle().Build()
 	return mpb.BarFillerFunc(func(w io.Writer, stat decor.Statistics) error {
@@ -149,6 +165,11 @@ func (d *drawing) show(imp *v1beta1.ImageImport) {
 	d.canvas()
 }
 
+func (d *drawing) move(progress v1beta1.ImportProgress) {
+	d.status.Store(&v1beta1.ImageImportStatus{Progress: &progress})
+	d.canvas()
+}
+
 func (d *drawing) say(line string) {
 	if canvas := d.canvas(); canvas != nil {
 		_ = printers.WriteEscaped(canvas, line+"\n")
@@ -165,7 +186,7 @@ func (d *drawing) close() {
 	d.container, d.closed = nil, true
 }
 
-// inNumbers says how far mirroring is.
+// inNumbers says how much was moved.
 func inNumbers(progress *v1beta1.ImportProgress) string {
 	return fmt.Sprintf("%d/%d blobs, %s/%s", progress.Blobs, progress.BlobsTotal,
 		units.BytesSize(float64(progress.Bytes)), units.BytesSize(float64(progress.BytesTotal)))

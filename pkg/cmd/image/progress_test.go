@@ -23,7 +23,7 @@ import (
 func TestLines(t *testing.T) {
 	t.Parallel()
 	out, clock := &bytes.Buffer{}, testingclock.NewFakeClock(now)
-	display := newDisplay(out, "myapp", clock)
+	display := newDisplay(out, "importing", "myapp", clock)
 	display.start()
 	show := func(bytes int64) {
 		display.show(anImport(v1beta1.ReasonInProgress, progressed, func(imp *v1beta1.ImageImport) { imp.Status.Progress.Bytes = bytes }))
@@ -60,7 +60,7 @@ func (p paper) Write(picture []byte) (int, error) {
 func TestDrawing(t *testing.T) {
 	t.Parallel()
 	out, refresh := make(paper, 10), make(chan any)
-	display := newDrawing("myapp", testingclock.NewFakeClock(now), mpb.WithOutput(out), mpb.ForceTTY(), mpb.WithManualRefresh(refresh))
+	display := newDrawing("importing myapp", testingclock.NewFakeClock(now), mpb.WithOutput(out), mpb.ForceTTY(), mpb.WithManualRefresh(refresh))
 	var got strings.Builder
 	draw := func() {
 		refresh <- time.Time{}

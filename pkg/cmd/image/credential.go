@@ -1,0 +1,139 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+const (
+	// CredentialProgram is the name by which docker, podman and others start what gives them credentials: the plugin itself does,
+	// where it is called so.
+	CredentialProgram = "docker-credential-" + helperName
+	// helperName is how the files of these programs call it.
+	helperName = "kubectl-image"
+	// credentialVerb is the hidden verb that the plugin has then.
+	credentialVerb = "credential-helper" //nolint:gosec // G101: it is a name
+	// notThere is what such programs must say of a host that they do not know, for the client to go on without.
+	notThere = "credentials not found in native keychain"
+	// maxHost is how much is read of what is asked for, in bytes.
+	maxHost = 4096
+)
+
+// CredentialArgs returns the arguments by which the plugin gives others credentials.
+func CredentialArgs(args []string) []string { return append([]string{credentialVerb}, args...) }
+
+// credential is an answer of the protocol of docker-credential-helpers.
+type credential struct {
+	ServerURL string `json:"ServerURL"`
+	Username  string `json:"Username"`
+	Secret    string `json:"Secret"`
+}
+
+// newCredentialCommand returns the verb that speaks the protocol of docker-credential-helpers: the host comes on standard input, and
+// what is to be said of a failure goes to standard output.
+func newCredentialCommand(cluster *cluster, streams genericiooptions.IOStreams) *cobra.Command {
+	verbs := []string{"get", "store", "erase", "list"}
+	return &cobra.Command{
+		Use:    credentialVerb + " get|store|erase|list",
+		Short:  "Give docker, podman and others a token for the registry port of the cluster",
+		Hidden: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 || !slices.Contains(verbs, args[0]) {
+				return usageError(cmd, "one of %q is expected", verbs)
+			}
+			return nil
+		},
+		ValidArgs: verbs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asked, err := io.ReadAll(io.LimitReader(streams.In, maxHost))
+			if err != nil {
+				return err
+			}
+			switch args[0] {
+			case "get":
+				return giveCredential(cmd, cluster, streams.Out, strings.TrimSpace(string(asked)))
+			case "list":
+				_, err := fmt.Fprintln(streams.Out, "{}")
+				return err
+			case "erase": // there is nothing that stays
+				return nil
+			default:
+				return errors.New("nothing is stored here: the kubeconfig says who you are; remove the host from credHelpers to log in otherwise")
+			}
+		},
+	}
+}
+
+// giveCredential answers with a token, where the host is the one that the cluster publishes.
+func giveCredential(cmd *cobra.Command, cluster *cluster, out io.Writer, asked string) error {
+	session, err := cluster.connect()
+	if err != nil {
+		return err
+	}
+	token, err := session.registryToken(cmd.Context())
+	if err != nil {
+		message, _ := describe(err)
+		_ = printers.WriteEscaped(out, message+"\n") // which is what the client repeats
+		return err
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(asked, "https://"), "/")
+	if token.Status.Registry.Host == "" || host != token.Status.Registry.Host {
+		_, _ = fmt.Fprintln(out, notThere)
+		return fmt.Errorf("the cluster of the current context publishes %q, not %q", token.Status.Registry.Host, host)
+	}
+	return json.NewEncoder(out).Encode(credential{ServerURL: asked, Username: tokenUser, Secret: token.Status.Token}) //nolint:gosec // G117: that is what is asked for
+}
+
+// setHelper writes into docker's or podman's file that the plugin is asked about a host. All else that is in it stays.
+func setHelper(file, host string) error {
+	content := map[string]json.RawMessage{}
+	helpers := map[string]string{}
+	body, err := os.ReadFile(filepath.Clean(file))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		if err := json.Unmarshal(body, &content); err != nil {
+			return errors.New("this is no JSON; nothing was changed")
+		}
+		if content["credHelpers"] != nil {
+			if err := json.Unmarshal(content["credHelpers"], &helpers); err != nil {
+				return errors.New("its credHelpers are not as docker writes them; nothing was changed")
+			}
+		}
+	}
+	helpers[host] = helperName
+	if content["credHelpers"], err = json.Marshal(helpers); err != nil {
+		return err
+	}
+	// What an earlier login left there would be stale soon.
+	auths := map[string]json.RawMessage{}
+	if json.Unmarshal(content["auths"], &auths) == nil && auths[host] != nil {
+		delete(auths, host)
+		if content["auths"], err = json.Marshal(auths); err != nil {
+			return err
+		}
+	}
+	if body, err = json.MarshalIndent(content, "", "\t"); err != nil {
+		return err
+	}
+	return replaceFile(file, body, 0o600)
+}

@@ -1,0 +1,232 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	testingclock "k8s.io/utils/clock/testing"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+)
+
+// TestLogin holds what a login writes, where, and what it says of that.
+func TestLogin(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("PATH", t.TempDir()) // neither docker nor podman is installed
+	const host = "registry.example:5000"
+	const present = `{"auths": {"quay.io": {"auth": "bWU6c2VjcmV0"}}, "credHelpers": {"gcr.io": "gcloud"}, "detachKeys": "ctrl-x"}`
+	auth := base64.StdEncoding.EncodeToString([]byte(tokenUser + ":" + goodToken))
+	tests := []struct {
+		name        string
+		args        []string
+		environment map[string]string
+		file        string // which is written, in the folder of the test
+		present     string // what is in it before
+		want        map[string]any
+	}{
+		{
+			name: "docker's", environment: map[string]string{"DOCKER_CONFIG": "FOLDER/docker"}, file: "docker/config.json",
+			want: map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
+		},
+		{
+			name: "podman's", args: []string{"--for=podman"}, environment: map[string]string{"XDG_RUNTIME_DIR": "FOLDER/run"}, file: "run/containers/auth.json",
+			want: map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
+		},
+		{
+			name: "podman's, elsewhere", args: []string{"--for=podman"}, environment: map[string]string{"REGISTRY_AUTH_FILE": "FOLDER/it.json"}, file: "it.json",
+			want: map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
+		},
+		{
+			name: "one that is named, with something in it", args: []string{"--authfile=FOLDER/it.json"}, file: "it.json", present: present,
+			want: map[string]any{
+				"auths":       map[string]any{host: map[string]any{"auth": auth}, "quay.io": map[string]any{"auth": "bWU6c2VjcmV0"}},
+				"credHelpers": map[string]any{"gcr.io": "gcloud"}, "detachKeys": "ctrl-x",
+			},
+		},
+		{
+			name: "a helper, after a token", args: []string{"--authfile=FOLDER/it.json", "--credential-helper"}, file: "it.json",
+			present: strings.Replace(present, `"auths": {`, `"auths": {"`+host+`": {"auth": "bWU6b2xk"}, `, 1),
+			want: map[string]any{
+				"auths":       map[string]any{"quay.io": map[string]any{"auth": "bWU6c2VjcmV0"}},
+				"credHelpers": map[string]any{"gcr.io": "gcloud", host: "kubectl-image"}, "detachKeys": "ctrl-x",
+			},
+		},
+		{
+			name: "a helper in a new file", args: []string{"--authfile=FOLDER/new/it.json", "--credential-helper"}, file: "new/it.json",
+			want: map[string]any{"credHelpers": map[string]any{host: "kubectl-image"}},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			folder := t.TempDir()
+			named := strings.NewReplacer("FOLDER", folder)
+			server := published(t, host, []byte("the authority\n"))
+			server.environment = map[string]string{}
+			for name, value := range tt.environment {
+				server.environment[name] = named.Replace(value)
+			}
+			args := []string{"login"}
+			for _, arg := range tt.args {
+				args = append(args, named.Replace(arg))
+			}
+			file := filepath.Join(folder, tt.file)
+			if tt.present != "" {
+				if err := os.WriteFile(file, []byte(tt.present), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, args...)
+			if got.Code != 0 || !strings.HasPrefix(got.Stdout, "logged in to "+host) || !strings.Contains(got.Stdout, file) {
+				t.Errorf("unexpected result: %+v", got)
+			}
+			if strings.Contains(got.Stdout+got.Stderr, goodToken) || strings.Contains(got.Stdout+got.Stderr, auth) {
+				t.Error("the token is printed")
+			}
+			var content map[string]any
+			if err := json.Unmarshal(read(t, file), &content); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, content); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", tt.file, diff)
+			}
+			info, err := os.Stat(file)
+			if err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("%v: the file's mode is %s", err, info.Mode())
+			}
+			authority := filepath.Join(home, ".config/containers/certs.d", host, "ca.crt")
+			if got := string(read(t, authority)); got != "the authority\n" {
+				t.Errorf("%s has %q", authority, got)
+			}
+		})
+	}
+}
+
+// TestLoginFails holds that what is not understood stays as it is.
+func TestLoginFails(t *testing.T) {
+	t.Parallel()
+	const see = "See 'kubectl image login --help' for usage.\n"
+	tests := []struct {
+		name    string
+		args    []string
+		host    string
+		present string
+		want    string
+	}{
+		{name: "no such program", args: []string{"--for=rkt"}, host: "it", want: "error: --for must be \"docker\" or \"podman\", not \"rkt\"\n" + see},
+		{name: "an argument", args: []string{"it"}, host: "it", want: "error: no arguments are expected, not [\"it\"]\n" + see},
+		{
+			name: "no address",
+			want: "error: the cluster does not say where its registry port is\nIts administrator says so by --registry-external-host of tagger-apiserver.\n",
+		},
+		{name: "no JSON", args: []string{"--credential-helper"}, host: "it", present: "auths: {}", want: "error: writing FILE: this is no JSON; nothing was changed\n"},
+		{
+			name: "other helpers", args: []string{"--credential-helper"}, host: "it", present: `{"credHelpers": []}`,
+			want: "error: writing FILE: its credHelpers are not as docker writes them; nothing was changed\n",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := published(t, tt.host, nil)
+			file := written(t, "config.json", []byte(tt.present))
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, append([]string{"login", "--authfile=" + file}, tt.args...)...)
+			got.Stderr = strings.ReplaceAll(got.Stderr, file, "FILE")
+			if diff := cmp.Diff(result{Stderr: tt.want, Code: 1}, got); diff != "" {
+				t.Errorf("unexpected result (-want +got):\n%s", diff)
+			}
+			if content := string(read(t, file)); content != tt.present {
+				t.Errorf("the file was changed to %q", content)
+			}
+		})
+	}
+}
+
+// TestCredentialHelper speaks the protocol of docker-credential-helpers.
+func TestCredentialHelper(t *testing.T) {
+	t.Parallel()
+	const host = "registry.example:5000"
+	tests := []struct {
+		name  string
+		verb  string
+		stdin string
+		want  result
+	}{
+		{
+			name: "a token", verb: "get", stdin: host + "\n",
+			want: result{Stdout: `{"ServerURL":"registry.example:5000","Username":"kubectl-image","Secret":"short-lived-token"}` + "\n"},
+		},
+		{
+			name: "as a URL", verb: "get", stdin: "https://" + host + "/",
+			want: result{Stdout: `{"ServerURL":"https://registry.example:5000/","Username":"kubectl-image","Secret":"short-lived-token"}` + "\n"},
+		},
+		{
+			name: "another host", verb: "get", stdin: "registry.example",
+			want: result{Code: 1, Stdout: "credentials not found in native keychain\n",
+				Stderr: "error: the cluster of the current context publishes \"registry.example:5000\", not \"registry.example\"\n"},
+		},
+		{name: "what there is", verb: "list", want: result{Stdout: "{}\n"}},
+		{name: "logout", verb: "erase", stdin: host},
+		{
+			name: "login", verb: "store", stdin: `{"ServerURL": "it", "Username": "me", "Secret": "mine"}`,
+			want: result{Code: 1, Stderr: "error: nothing is stored here: the kubeconfig says who you are; remove the host from credHelpers to log in otherwise\n"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := published(t, host, nil)
+			server.stdin = tt.stdin
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, CredentialArgs([]string{tt.verb})...)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("unexpected result (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestTokens holds that a token is asked for once, and again before it ends, whatever the clocks say.
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []time.Duration{0, -2 * time.Hour, 2 * time.Hour} {
+		clock, asked := testingclock.NewFakeClock(now), 0
+		tokens := &tokens{clock: clock, ask: func(context.Context) (*v1beta1.RegistryToken, error) {
+			asked++
+			token := &v1beta1.RegistryToken{}
+			token.CreationTimestamp = metav1.NewTime(clock.Now().Add(skew))
+			token.Status.ExpirationTimestamp = metav1.NewTime(clock.Now().Add(skew + 10*time.Minute))
+			return token, nil
+		}}
+		var got []int
+		for range 4 {
+			if _, err := tokens.get(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, asked)
+			clock.Step(4 * time.Minute)
+		}
+		if diff := cmp.Diff([]int{1, 1, 1, 2}, got); diff != "" {
+			t.Errorf("with clocks %s apart (-want +got):\n%s", skew, diff)
+		}
+	}
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}

@@ -1,0 +1,312 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+	testingclock "k8s.io/utils/clock/testing"
+)
+
+// TestPush pushes an image for two platforms from each kind of place that can be had without a container engine, by each way.
+func TestPush(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		// from is --from, where LAYOUT and ARCHIVE are what there is.
+		from string
+		args []string
+		// host is the one that the cluster publishes; absent: the port.
+		host string
+		ways string // what is said of it; the address of the port is PORT
+	}{
+		{name: "a layout", from: "oci:LAYOUT", ways: "pushing oci:LAYOUT to ns/myapp:latest by way of PORT\n"},
+		{name: "an archive", from: "oci-archive:ARCHIVE", ways: "pushing oci-archive:ARCHIVE to ns/myapp:latest by way of PORT\n"},
+		{
+			name: "through kube-apiserver, as it is asked for", from: "oci:LAYOUT", args: []string{"--via=apiserver"},
+			ways: "pushing oci:LAYOUT to ns/myapp:latest by way of kube-apiserver\n",
+		},
+		{
+			name: "through kube-apiserver, as nobody listens", from: "oci:LAYOUT", host: "127.0.0.1:1",
+			ways: "going through kube-apiserver: 127.0.0.1:1 cannot be reached: connect: connection refused\n" +
+				"pushing oci:LAYOUT to ns/myapp:latest by way of kube-apiserver\n",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			port := newPort(t, true)
+			host := port.host()
+			if tt.host != "" {
+				host = tt.host
+			}
+			server := published(t, host, port.authority())
+			server.proxy = port.handler
+			folder, digest := newLayout(t)
+			places := strings.NewReplacer("LAYOUT", folder, "ARCHIVE", packed(t, folder))
+			names := strings.NewReplacer("PORT", port.host())
+			args := append([]string{"push", "myapp", "--from", places.Replace(tt.from)}, tt.args...)
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, append(args, "-o", "json")...)
+			var moved transferred
+			if err := json.Unmarshal([]byte(got.Stdout), &moved); err != nil {
+				t.Fatalf("%v: %+v", err, got)
+			}
+			if moved.Digest.String() != digest || moved.Namespace != "ns" || moved.Image != "myapp" || moved.Tag != "latest" {
+				t.Errorf("unexpected answer, want the digest %s: %+v", digest, moved)
+			}
+			if !strings.HasSuffix(moved.Reference, "/ns/myapp@"+digest) && moved.Reference != "ns/myapp@"+digest {
+				t.Errorf("unexpected reference %s", moved.Reference)
+			}
+			if diff := cmp.Diff(names.Replace(places.Replace(tt.ways)), got.Stderr); diff != "" {
+				t.Errorf("what is said (-want +got):\n%s", diff)
+			}
+			index, err := remote.Index(port.reference(t, "ns/myapp:latest"), port.options()...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := validate.Index(index); err != nil {
+				t.Error(err)
+			}
+			if strings.Contains(got.Stdout+got.Stderr, goodToken) {
+				t.Error("the token is printed")
+			}
+		})
+	}
+}
+
+// TestPushSaved holds that what docker keeps uncompressed is compressed, means the same, and is sent once.
+func TestPushSaved(t *testing.T) {
+	t.Parallel()
+	port := newPort(t, true)
+	server := published(t, port.host(), port.authority())
+	image := newImage(t, "amd64")
+	file := newSaved(t, image, "myapp:1")
+	push := func() string {
+		got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, "push", "ns/myapp:v1", "--from=docker-archive:"+file+":myapp:1")
+		want := "image.tagger.dev/myapp pushed\n  " + port.host() + "/ns/myapp@sha256:"
+		if got.Code != 0 || !strings.HasPrefix(got.Stdout, want) {
+			t.Fatalf("unexpected result: %+v", got)
+		}
+		return got.Stdout
+	}
+	first := push()
+	sent := port.count("POST", "/blobs/uploads/")
+	if sent != 3 {
+		t.Errorf("%d blobs were sent, want 3", sent)
+	}
+	if again := push(); again != first {
+		t.Errorf("pushing again says %q, at first %q", again, first)
+	}
+	if again := port.count("POST", "/blobs/uploads/"); again != sent {
+		t.Errorf("pushing again sent %d blobs", again-sent)
+	}
+	pushed, err := remote.Image(port.reference(t, "ns/myapp:v1"), port.options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Image(pushed); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(diffIDs(t, image), diffIDs(t, pushed)); diff != "" {
+		t.Errorf("layers (-want +got):\n%s", diff)
+	}
+	manifest, err := pushed.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layer := range manifest.Layers {
+		if !strings.HasSuffix(string(layer.MediaType), "gzip") {
+			t.Errorf("a layer of type %s", layer.MediaType)
+		}
+	}
+}
+
+// TestPushOfPart pushes one platform of several.
+func TestPushOfPart(t *testing.T) {
+	t.Parallel()
+	port := newPort(t, true)
+	server := published(t, port.host(), port.authority())
+	folder, _ := newLayout(t)
+	got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, "push", "myapp", "--from=oci:"+folder, "--platform=linux/arm64", "-o", "name")
+	if got.Code != 0 || got.Stdout != "image.tagger.dev/myapp\n" {
+		t.Fatalf("unexpected result: %+v", got)
+	}
+	image, err := remote.Image(port.reference(t, "ns/myapp:latest"), port.options()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.ConfigFile()
+	if err != nil || config.Architecture != "arm64" {
+		t.Errorf("%v: pushed for %s", err, config.Architecture)
+	}
+}
+
+// TestPushFails holds what is said of a push that fails, and that no token goes where it should not.
+func TestPushFails(t *testing.T) {
+	t.Parallel()
+	const see = "See 'kubectl image push --help' for usage.\n"
+	folder, _ := newLayout(t)
+	answering := func(status int, body string) func(http.ResponseWriter, *http.Request) bool {
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case r.URL.Path == "/v2/":
+				return false
+			case r.Method == http.MethodHead && status >= 500: // nothing is there yet, and nobody says why not
+				status := http.StatusNotFound
+				w.WriteHeader(status)
+				return true
+			}
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+			return true
+		}
+	}
+	tests := []struct {
+		name      string
+		args      []string // in which PORT is the address of the registry port
+		plain     bool     // whether it speaks no TLS
+		unknown   bool     // whether its authority is not published
+		misbehave func(http.ResponseWriter, *http.Request) bool
+		want      string // on standard error, in which the last line may be a hint
+		noToken   bool
+	}{
+		{
+			name: "may not push", misbehave: answering(http.StatusForbidden, `{"errors": [{"code": "DENIED", "message": "no right to update images/layers"}]}`),
+			want: "error: you may not push to ns/myapp: that needs the right to update images/layers in the namespace ns\n" +
+				"See: kubectl auth can-i update images.tagger.dev/myapp --subresource=layers --namespace ns\n",
+		},
+		{
+			name: "may not even read", misbehave: answering(http.StatusNotFound, `{"errors": [{"code": "NAME_UNKNOWN", "message": "unknown"}]}`),
+			want: "error: you may not push to ns/myapp, or there is no such namespace: that needs the right to update images/layers in the namespace ns\n" +
+				"See: kubectl auth can-i update images.tagger.dev/myapp --subresource=layers --namespace ns\n",
+		},
+		{
+			name: "a full disk", misbehave: answering(http.StatusInsufficientStorage, `{"errors": [{"code": "DENIED", "message": "the store is full"}]}`),
+			want: "error: could not push to ns/myapp:latest: the store is full\n",
+		},
+		{
+			name: "a certificate that does not verify", unknown: true, noToken: true,
+			want: "error: the certificate of PORT does not verify, and the token was not sent there: x509: certificate signed by unknown authority\n" +
+				"Trust another authority with --registry-ca=FILE, or go through kube-apiserver with --via=apiserver\n",
+		},
+		{
+			name: "no TLS", plain: true, noToken: true,
+			want: "error: PORT speaks no TLS, and the token was not sent there\nUse plain HTTP with --insecure if that is meant.\n",
+		},
+		{
+			name: "a host that is named, and not there", args: []string{"push", "127.0.0.1:1/ns/myapp"}, noToken: true,
+			want: "error: 127.0.0.1:1 cannot be reached: connect: connection refused\n",
+		},
+		{
+			name: "a host that is named, and of another authority", unknown: true, noToken: true, args: []string{"push", "PORT/ns/myapp"},
+			want: "error: the certificate of PORT does not verify, and the token was not sent there: x509: certificate signed by unknown authority\n" +
+				"Trust another authority with --registry-ca=FILE\n",
+		},
+		{name: "a digest", args: []string{"push", "myapp@" + digest}, noToken: true, want: "error: a push gives a tag, not a digest: myapp:TAG\n" + see},
+		{
+			name: "two namespaces", args: []string{"push", "other/myapp", "--namespace=ns"}, noToken: true,
+			want: "error: other/myapp is in the namespace other, and --namespace says ns\n" + see,
+		},
+		{
+			name: "no such source", args: []string{"push", "myapp", "--from=dir:x"}, noToken: true,
+			want: "error: --from=\"dir:x\" does not begin with one of oci:, oci-archive:, docker-archive:, docker-daemon:, containers-storage:\n" + see,
+		},
+		{name: "no such way", args: []string{"push", "myapp", "--via=pigeon"}, noToken: true,
+			want: "error: --via must be \"auto\", \"registry\" or \"apiserver\", not \"pigeon\"\n" + see},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			port := newPort(t, !tt.plain)
+			port.misbehave = tt.misbehave
+			var authority []byte
+			if !tt.unknown && !tt.plain {
+				authority = port.authority()
+			}
+			server := published(t, port.host(), authority)
+			args := []string{"push", "myapp"}
+			if tt.args != nil {
+				args = slices.Clone(tt.args)
+				args[1] = strings.ReplaceAll(args[1], "PORT", port.host())
+			}
+			if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--from") }) {
+				args = append(args, "--from=oci:"+folder)
+			}
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, args...)
+			names := strings.NewReplacer(port.host(), "PORT")
+			text := names.Replace(got.Stderr)
+			if way := "pushing oci:" + folder + " to ns/myapp:latest by way of PORT\n"; strings.HasPrefix(text, way) {
+				text = text[len(way):]
+			}
+			if diff := cmp.Diff(result{Stderr: tt.want, Code: 1}, result{Stdout: got.Stdout, Stderr: text, Code: got.Code}); diff != "" {
+				t.Errorf("unexpected result (-want +got):\n%s", diff)
+			}
+			if tt.noToken && slices.Contains(port.tokens, goodToken) {
+				t.Error("the token was sent")
+			}
+		})
+	}
+}
+
+// TestPushInsecure holds that what is insecure is done when it is asked for, and said.
+func TestPushInsecure(t *testing.T) {
+	t.Parallel()
+	folder, digest := newLayout(t)
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("TLS %t", secure), func(t *testing.T) {
+			t.Parallel()
+			port := newPort(t, secure)
+			server := published(t, port.host(), nil)
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, "push", port.host()+"/ns/myapp", "--from=oci:"+folder, "--insecure", "-o", "reference")
+			if want := port.host() + "/ns/myapp@" + digest + "\n"; got.Code != 0 || got.Stdout != want {
+				t.Errorf("want %s, got %+v", want, got)
+			}
+			if !strings.HasPrefix(got.Stderr, "warning: the certificate of "+port.host()+" is not verified") {
+				t.Errorf("nothing is said of it: %s", got.Stderr)
+			}
+		})
+	}
+}
+
+// TestTokenStaysAtItsHost holds that a redirect takes no token along.
+func TestTokenStaysAtItsHost(t *testing.T) {
+	t.Parallel()
+	port, other := newPort(t, true), newPort(t, true)
+	port.misbehave = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v2/" {
+			return false
+		}
+		http.Redirect(w, r, other.URL+r.URL.Path, http.StatusTemporaryRedirect)
+		return true
+	}
+	// httptest's servers have one certificate: that of the other one verifies.
+	server := published(t, port.host(), port.authority())
+	folder := t.TempDir()
+	got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, "pull", "myapp", "--to=oci:"+folder)
+	if got.Code != 1 || len(other.requests) == 0 {
+		t.Fatalf("unexpected result, and %d requests at the other host: %+v", len(other.requests), got)
+	}
+	if slices.Contains(other.tokens, goodToken) {
+		t.Error("the token was sent to another host")
+	}
+}
+
+func diffIDs(t *testing.T, image v1.Image) []v1.Hash {
+	t.Helper()
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config.RootFS.DiffIDs
+}

@@ -1,0 +1,289 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/clock"
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/retry"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+)
+
+// The ways between here and a repository.
+const (
+	viaAuto      = "auto"
+	viaRegistry  = "registry"
+	viaAPIServer = "apiserver"
+)
+
+const (
+	// dialTimeout is how long a registry port may take to be reached, before another way is taken.
+	dialTimeout = 5 * time.Second
+	// pingTimeout is how long it may take to answer the first time.
+	pingTimeout = 30 * time.Second
+	// streams is how many blobs travel at once.
+	streams = 6
+)
+
+// tokenUser is the user name beside a token, which is the password. Any would do.
+const tokenUser = "kubectl-image" //nolint:gosec // G101: it is a name
+
+// routeFlags say how a repository is reached.
+type routeFlags struct {
+	via       string
+	authority string
+	insecure  bool
+}
+
+func (f *routeFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.via, "via", viaAuto, `The way that the image takes: "registry", to the registry port of the cluster; "apiserver", through kube-apiserver, which is slower and needs nothing but the kubeconfig; or "auto", the first that can be reached.`)
+	flags.StringVar(&f.authority, "registry-ca", "", "A `FILE` with certificates, PEM, of authorities to trust at the registry port as well.")
+	flags.BoolVar(&f.insecure, "insecure", false, "Do not verify the certificate of the registry port, and use plain HTTP where it has none. Whoever is on the way can then take the token, and change the image.")
+	completeFlag(cmd, "via", viaAuto, viaRegistry, viaAPIServer)
+}
+
+func (f *routeFlags) validate(cmd *cobra.Command, name remoteName) error {
+	switch f.via {
+	case viaAuto, viaRegistry:
+	case viaAPIServer:
+		if name.host != "" {
+			return usageError(cmd, "%s names a host, and --via=%s goes to none", name.typed, viaAPIServer)
+		}
+	default:
+		return usageError(cmd, "--via must be %q, %q or %q, not %q", viaAuto, viaRegistry, viaAPIServer, f.via)
+	}
+	return nil
+}
+
+// A route is a way to a repository.
+type route struct {
+	*remote.Repository
+	host  string // what references to the image begin with; empty if the cluster does not say
+	words string // for people
+}
+
+// routes finds ways to repositories.
+type routes struct {
+	routeFlags
+	session *session
+	clock   clock.PassiveClock
+	say     func(line string)
+}
+
+// find returns a way to the repository of an image that can be used.
+func (r *routes) find(ctx context.Context, name remoteName) (*route, error) {
+	if r.via == viaAPIServer {
+		return r.throughAPIServer(ctx, name, "")
+	}
+	token, err := r.session.registryToken(ctx)
+	if err != nil {
+		if r.via == viaAuto && name.host == "" && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)) {
+			r.say("going through kube-apiserver: no token for the registry port can be had: " + err.Error())
+			return r.throughAPIServer(ctx, name, "")
+		}
+		return nil, err
+	}
+	host := name.host
+	if host == "" {
+		host = token.Status.Registry.Host
+	}
+	if host == "" {
+		if r.via == viaAuto {
+			r.say("going through kube-apiserver: the cluster does not say where its registry port is")
+			return r.throughAPIServer(ctx, name, "")
+		}
+		return nil, errors.New("the cluster does not say where its registry port is; name it: HOST:PORT/" + name.repository())
+	}
+	route, err := r.direct(ctx, name, host, token)
+	if unreached := (*unreachedError)(nil); r.via != viaAuto || name.host != "" || !errors.As(err, &unreached) || ctx.Err() != nil {
+		return route, err
+	}
+	r.say("going through kube-apiserver: " + err.Error())
+	return r.throughAPIServer(ctx, name, host)
+}
+
+// direct is the way to the registry port.
+func (r *routes) direct(ctx context.Context, name remoteName, host string, token *v1beta1.RegistryToken) (*route, error) {
+	authorities, err := r.authorities(host, token.Status.Registry)
+	if err != nil {
+		return nil, err
+	}
+	direct := &directTransport{
+		host: host, insecure: r.insecure,
+		tokens: &tokens{ask: r.session.registryToken, clock: r.clock, current: token, asked: r.clock.Now()},
+		next: &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSHandshakeTimeout: pingTimeout,
+			MaxIdleConnsPerHost: streams,
+			IdleConnTimeout:     time.Minute,
+			TLSClientConfig:     &tls.Config{RootCAs: authorities, InsecureSkipVerify: r.insecure, MinVersion: tls.VersionTLS12}, //nolint:gosec // G402: only where the user says so
+		},
+	}
+	if r.insecure {
+		r.say("warning: the certificate of " + host + " is not verified: whoever is on the way can take the token, and change the image")
+	}
+	route := newRoute(direct, host, name)
+	route.host, route.words = host, host
+	err = ping(ctx, direct, &url.URL{Scheme: "https", Host: host, Path: "/v2/"})
+	if r.insecure && speaksNoTLS(err) {
+		route.PlainHTTP = true
+		err = ping(ctx, direct, &url.URL{Scheme: "http", Host: host, Path: "/v2/"})
+	}
+	unverified := (*tls.CertificateVerificationError)(nil)
+	switch {
+	case err == nil:
+		return route, nil
+	case errors.As(err, &unverified):
+		hint := "Trust another authority with --registry-ca=FILE"
+		if name.host == "" {
+			hint += ", or go through kube-apiserver with --via=" + viaAPIServer
+		}
+		return nil, &failure{err: fmt.Errorf("the certificate of %s does not verify, and the token was not sent there: %w", host, unverified.Err), hint: hint}
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case unreachable(err):
+		return nil, &unreachedError{host: host, err: cause(err)}
+	case speaksNoTLS(err):
+		return nil, &failure{err: fmt.Errorf("%s speaks no TLS, and the token was not sent there", host), hint: "Use plain HTTP with --insecure if that is meant."}
+	}
+	return nil, fmt.Errorf("%s: %w", host, err)
+}
+
+// throughAPIServer is the way that needs the kubeconfig alone.
+func (r *routes) throughAPIServer(ctx context.Context, name remoteName, host string) (*route, error) {
+	through, err := newThroughTransport(r.session.config, name)
+	if err != nil {
+		return nil, err
+	}
+	route := newRoute(through, throughHost, name)
+	route.host, route.words = host, "kube-apiserver"
+	err = ping(ctx, through, &url.URL{Scheme: "https", Host: throughHost, Path: "/v2/"})
+	if apierrors.IsNotFound(err) {
+		err = errors.New("the server does not serve images/proxy, which is the way through kube-apiserver")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return route, nil
+}
+
+// repeats is how often a request is repeated that a registry has no time for now, and after how long: as long as the registry says,
+// where it does.
+func repeats() retry.Policy {
+	return &retry.GenericPolicy{
+		Retryable: func(answer *http.Response, err error) (bool, error) {
+			return err == nil && heals(answer.StatusCode), nil
+		},
+		Backoff:  retry.DefaultBackoff,
+		MinWait:  200 * time.Millisecond,
+		MaxWait:  30 * time.Second,
+		MaxRetry: 4,
+	}
+}
+
+func newRoute(transport http.RoundTripper, host string, name remoteName) *route {
+	repository := &remote.Repository{
+		Client:          &http.Client{Transport: &retry.Transport{Base: transport, Policy: repeats}},
+		Reference:       registry.Reference{Registry: host, Repository: name.repository()},
+		SkipReferrersGC: true,
+	}
+	_ = repository.SetReferrersCapability(true) // which fails only the second time
+	return &route{Repository: repository}
+}
+
+// authorities are whom a registry port is trusted by. At a host that the user named and the cluster does not publish, the
+// authority of the cluster counts alone, where it has one: that is no proof of being the cluster's to be on the internet.
+func (r *routes) authorities(host string, published v1beta1.RegistryEndpoint) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if host == published.Host || len(published.CertificateAuthority) == 0 {
+		if all, err := x509.SystemCertPool(); err == nil {
+			pool = all
+		}
+	}
+	pool.AppendCertsFromPEM(published.CertificateAuthority)
+	if r.authority != "" {
+		own, err := os.ReadFile(r.authority)
+		if err != nil {
+			return nil, fmt.Errorf("--registry-ca: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(own) {
+			return nil, fmt.Errorf("--registry-ca: there is no certificate in %s", r.authority)
+		}
+	}
+	return pool, nil
+}
+
+// ping asks a registry whether it is one, and lets us in.
+func ping(ctx context.Context, transport http.RoundTripper, at *url.URL) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+	if err != nil {
+		return err
+	}
+	answer, err := transport.RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	_, _ = io.CopyN(io.Discard, answer.Body, 1<<10)
+	switch answer.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusUnauthorized:
+		return errors.New("the registry does not accept the token that the cluster gave")
+	default:
+		return fmt.Errorf("this is no registry, which would not answer %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
+	}
+}
+
+// unreachedError is of a registry port to which no connection came about.
+type unreachedError struct {
+	host string
+	err  error
+}
+
+func (e *unreachedError) Error() string {
+	return fmt.Sprintf("%s cannot be reached: %v", e.host, e.err)
+}
+func (e *unreachedError) Unwrap() error { return e.err }
+
+// unreachable says whether no connection came about at all.
+func unreachable(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
+}
+
+// speaksNoTLS says whether somebody answered who does not know what TLS is.
+func speaksNoTLS(err error) bool {
+	var answer tls.RecordHeaderError
+	return errors.As(err, &answer)
+}
+
+// cause is why a connection did not come about, without the address.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
