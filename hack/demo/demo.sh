@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 # Shows Tagger's main job with the commands that a user would type: a tag is imported and mirrored, moves, is imported again, is
-# rolled back, and is pulled back when the registry it came from is gone. `make demo` builds what this needs and sets PATH.
+# rolled back, and is pulled back when the registry it came from is gone; then an image is pushed. `make demo` builds what this needs and sets PATH.
 #
 # usage: demo.sh [REFERENCE]   REFERENCE: an image to import instead of the one that is built here
 
@@ -131,6 +131,7 @@ arch=$(go env GOHOSTARCH)
 if [[ -z ${reference} ]]; then
 	build 1
 	build 2
+	build 3
 fi
 
 # From here on nothing is read from or written to the user's own configuration.
@@ -154,6 +155,11 @@ if [[ -n ${reference} ]]; then
 
 	section 'Check every byte of the image in the mirror'
 	pull
+
+	section 'Take it out with the kubeconfig alone, and push it as another image'
+	run 'kubectl image pull hello --to oci:layout'
+	run 'kubectl image push copy --from oci:layout'
+	run 'kubectl image history copy'
 else
 	start_outside
 	push 1
@@ -181,6 +187,19 @@ else
 	outside=''
 	pull
 	run "crane export --platform linux/${arch} ${image} hello.tar"
+	run 'tar -xf hello.tar hello'
+	if [[ ${OSTYPE} == linux* ]]; then
+		run './hello'
+	fi
+
+	section 'Version 3 is built on this machine: push it, with the kubeconfig alone'
+	crane append --oci-empty-base --new_layer "${demo}/build/3-${arch}.tar" --new_tag hello:3 --output hello-3.tar >"${demo}/push.log" 2>&1
+	run 'kubectl image push hello --from docker-archive:hello-3.tar'
+	run 'kubectl image history hello'
+
+	section 'Pull it back'
+	run 'kubectl image pull hello --to docker-archive:pulled.tar'
+	run 'crane export - hello.tar <pulled.tar'
 	run 'tar -xf hello.tar hello'
 	if [[ ${OSTYPE} == linux* ]]; then
 		run './hello'
