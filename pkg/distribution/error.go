@@ -114,7 +114,7 @@ var answers = map[Error]struct {
 	ErrReserved:            {http.StatusForbidden, "DENIED", "tags that begin with anchor- are Tagger's own"},
 	ErrConflict:            {http.StatusConflict, "UNKNOWN", "somebody else did the same at this moment: try again"},
 	ErrTooMany:             {http.StatusTooManyRequests, "TOOMANYREQUESTS", "too many requests: try again later"},
-	ErrUnavailable:         {http.StatusServiceUnavailable, "UNAVAILABLE", "the server is about to stop: try again"},
+	ErrUnavailable:         {http.StatusServiceUnavailable, "UNKNOWN", "the server is about to stop: try again"},
 	ErrNoSpace:             {http.StatusInsufficientStorage, "UNKNOWN", "the disk of the registry is full: tell the administrator"},
 	ErrFull:                {http.StatusForbidden, "DENIED", "the namespace has as much as it may have in this registry: delete what it does not need"},
 	ErrUnsupported:         {http.StatusMethodNotAllowed, "UNSUPPORTED", "operation not supported"},

@@ -188,7 +188,7 @@ func TestErrors(t *testing.T) {
 	statuses := map[Error]int{
 		ErrInternal: 500, ErrUnauthenticated: 401, ErrDenied: 404, ErrForbidden: 403, ErrReserved: 403, ErrFull: 403, ErrNameUnknown: 404, ErrManifestUnknown: 404,
 		ErrBlobUnknown: 404, ErrUploadUnknown: 404, ErrEndpointUnknown: 404, ErrUnsupported: 405, ErrInUse: 409, ErrConflict: 409,
-		ErrSizeInvalid: 413, ErrRangeInvalid: 416, ErrTooMany: 429, ErrNoSpace: 507,
+		ErrSizeInvalid: 413, ErrRangeInvalid: 416, ErrTooMany: 429, ErrUnavailable: 503, ErrNoSpace: 507,
 	}
 	for e := ErrInternal; e <= ErrEndpointUnknown; e++ {
 		t.Run(e.Error(), func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestErrors(t *testing.T) {
 				if strings.Contains(body, "secret") {
 					t.Errorf("%v: %s", err, body)
 				}
-				if (w.Header().Get("Retry-After") != "") != (e == ErrTooMany) {
+				if (w.Header().Get("Retry-After") != "") != (e == ErrTooMany || e == ErrUnavailable) {
 					t.Errorf("%v: Retry-After is %q", err, w.Header().Get("Retry-After"))
 				}
 				if (w.Header().Get("WWW-Authenticate") != "") != (e == ErrUnauthenticated) {
