@@ -128,8 +128,9 @@ func TestRights(t *testing.T) {
 		for name, test := range map[string]struct {
 			values string
 			more   map[string]right
-			// less is what the ClusterRole of Tagger lacks.
-			less []rbacv1.PolicyRule
+			// less is what the ClusterRole of Tagger lacks, and without what there is not at all.
+			less    []rbacv1.PolicyRule
+			without []string
 		}{
 			"default":    {},
 			"several":    {values: several},
@@ -137,6 +138,7 @@ func TestRights(t *testing.T) {
 			"alone":      {values: alone, more: metrics},
 			"nodes":      {values: `{registry: {nodeTokens: true}}`, more: nodes},
 			"mirrors":    {values: `{allowNamespaceMirrors: true}`, more: mirrors},
+			"no tokens":  {values: `{registryTokens: {everybody: false}}`, without: []string{"ClusterRoleBinding/tagger-registry-tokens"}},
 			"narrow":     {values: `{pullSecrets: {namespaces: [team-a, team-b]}}`, more: narrow, less: []rbacv1.PolicyRule{list}},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -146,6 +148,12 @@ func TestRights(t *testing.T) {
 					t.Fatal("the manifests grant nothing")
 				}
 				maps.Copy(want, test.more)
+				for _, name := range test.without {
+					if _, granted := want[name]; !granted {
+						t.Fatalf("the manifests have no %s", name)
+					}
+					delete(want, name)
+				}
 				own := want["ClusterRole/tagger-apiserver"]
 				for _, rule := range test.less {
 					kept := slices.DeleteFunc(slices.Clone(own.Rules), func(r rbacv1.PolicyRule) bool { return gocmp.Equal(r, rule) })

@@ -48,6 +48,12 @@ var rules = []rule{
 		why:    "the OCI front knows nothing of Kubernetes; what it needs it asks of its own Backend",
 	},
 	{
+		of:     []string{"pkg/token/..."},
+		never:  []string{"cmd/...", "pkg/...", "k8s.io/api/...", "k8s.io/apimachinery/...", "k8s.io/client-go/...", apiserver, etcd},
+		except: []string{"pkg/token/..."},
+		why:    "what a token says, and who signed it, has nothing to do with who asks and where keys are kept",
+	},
+	{
 		of:    []string{"pkg/queue/...", "pkg/registry/..."},
 		never: []string{"cmd/...", "pkg/apiserver/...", "pkg/cmd/...", "pkg/embedded/...", etcdServer},
 		why:   "they are joined by pkg/apiserver, and run on any etcd and any mirror",
