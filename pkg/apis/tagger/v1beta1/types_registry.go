@@ -57,7 +57,8 @@ type RegistryEndpoint struct {
 	// +optional
 	Host string `json:"host,omitempty"`
 	// The certificate, PEM, of the authority that the endpoint's certificate is of. Absent where that is of no authority of
-	// Tagger's own, but was given to the server by --tls-cert-file.
+	// Tagger's own, but was given to the server by --tls-cert-file. Clients trust it for this host beside those that they trust
+	// anyway: an ingress that ends TLS has another certificate.
 	// +optional
 	CertificateAuthority []byte `json:"certificateAuthority,omitempty"`
 }
