@@ -291,3 +291,27 @@ func TestOurs(t *testing.T) {
 		})
 	}
 }
+
+// TestAnotherDay is of what somebody signs by the key of a day for a time before that or after.
+func TestAnotherDay(t *testing.T) {
+	t.Parallel()
+	midnight := noon.Add(12 * time.Hour)
+	clock := clocktesting.NewFakePassiveClock(midnight.Add(30 * time.Minute))
+	r := NewRing(newShelf(), host, clock)
+	issue(t, r, nil, time.Hour)
+	key := r.known.Load().byName["2026-11-28"]
+	signed := func(at time.Time) string {
+		unsigned := jwt.NewWithClaims(jwt.SigningMethodES256, Claims{Identity: alice, IssuedAt: at, Expires: at.Add(time.Hour)}.wire(host))
+		unsigned.Header["kid"] = key.id
+		value, err := unsigned.SignedString(key.private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	mustVerify(t, r, signed(midnight.Add(-clockSkew)))
+	mustRefuse(t, r, signed(midnight.Add(-2*clockSkew)))
+	clock.SetTime(midnight.Add(24*time.Hour + 10*time.Minute))
+	mustVerify(t, r, signed(midnight.Add(24*time.Hour+clockSkew)))
+	mustRefuse(t, r, signed(midnight.Add(24*time.Hour+2*clockSkew)))
+}
