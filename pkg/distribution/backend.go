@@ -74,6 +74,14 @@ type Upload interface {
 	io.Closer
 }
 
+// Refresher is an Upload that does not know by itself how much there is, once a
+// request for it failed.
+type Refresher interface {
+	Upload
+	// Refresh asks where the upload is, after which ID and Size may be others.
+	Refresh(ctx context.Context) error
+}
+
 // Content is an opened manifest or blob, which the caller closes. It stays
 // readable until then, even when it is deleted meanwhile.
 type Content interface {

@@ -69,7 +69,8 @@ const (
 	ErrConflict
 	// ErrTooMany: too much of it at once.
 	ErrTooMany
-	// ErrUnavailable: not now; another server, or this one later, will do it.
+	// ErrUnavailable: not now; another server, or this one later, will do it. What has
+	// the content may not answer as it should.
 	ErrUnavailable
 	// ErrNoSpace: the disk is full.
 	ErrNoSpace

@@ -104,7 +104,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	leave()
 	if err != nil {
 		// A caller that went away is no failure of the server.
-		if asError(err) == ErrInternal && r.Context().Err() == nil {
+		if kind := asError(err); (kind == ErrInternal || kind == ErrUnavailable) && r.Context().Err() == nil {
 			klog.FromContext(r.Context()).Error(err, "Serving a registry request failed", "method", r.Method)
 		}
 		h.challenge(header, r, asError(err))
@@ -293,6 +293,10 @@ func serveContent(w http.ResponseWriter, r *http.Request, content Content) {
 	header.Set("Docker-Content-Digest", desc.Digest.String())
 	header.Set("Etag", `"`+desc.Digest.String()+`"`)
 
+	if elsewhere, ok := content.(Stream); ok {
+		serveStream(w, r, elsewhere)
+		return
+	}
 	source := &observedReaderAt{ReaderAt: content}
 	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(source, 0, desc.Size))
 	if source.err != nil {

@@ -115,7 +115,13 @@ func (h *handler) upload(ctx context.Context, header http.Header, r *http.Reques
 		}
 		return func(w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) }, nil
 	case http.MethodPatch, http.MethodPut:
-		if err := h.checkChunk(r, upload.Size()); err != nil {
+		err := h.checkChunk(r, upload.Size())
+		if errors.Is(err, ErrRangeInvalid) {
+			if refresh(ctx, upload) == nil {
+				err = h.checkChunk(r, upload.Size())
+			}
+		}
+		if err != nil {
 			setProgress(header, req.repo, upload)
 			return nil, err
 		}
@@ -130,9 +136,20 @@ func (h *handler) upload(ctx context.Context, header http.Header, r *http.Reques
 		}
 		return accepted(req.repo, upload), nil
 	default:
+		if err := refresh(ctx, upload); err != nil {
+			return nil, err
+		}
 		setProgress(header, req.repo, upload)
 		return func(w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) }, nil
 	}
+}
+
+// refresh has an upload say how much there is now.
+func refresh(ctx context.Context, upload Upload) error {
+	if elsewhere, ok := upload.(Refresher); ok {
+		return elsewhere.Refresh(ctx)
+	}
+	return nil
 }
 
 // checkChunk refuses a chunk that does not continue an upload of that size, by its
