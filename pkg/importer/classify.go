@@ -167,7 +167,7 @@ type asked struct {
 func status(resp *http.Response, asked asked, now time.Time) *Error {
 	defer resp.Body.Close()
 	code := strconv.Itoa(resp.StatusCode)
-	if c := errorCode(resp.Body); c != "" {
+	if c := ErrorCode(resp.Body); c != "" {
 		code += " " + c
 	}
 	answered := &answerError{resp.StatusCode}
@@ -212,9 +212,9 @@ var errorCodes = []string{
 	errcode.ErrorCodeUnsupported, "TOOMANYREQUESTS",
 }
 
-// errorCode returns the first code of an error body if it is a known one: the
+// ErrorCode returns the first code of an error body if it is a known one: the
 // rest of the body is the host's own words and goes nowhere.
-func errorCode(body io.Reader) string {
+func ErrorCode(body io.Reader) string {
 	var document struct {
 		Errors []struct {
 			Code string `json:"code"`

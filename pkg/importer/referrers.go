@@ -237,16 +237,16 @@ func (s *session) pages(ctx context.Context, subject digest.Digest) (all []ocisp
 			return distinct(all), page > 0, err
 		}
 		all = append(all, listed(raw)...)
-		if of.query = nextPage(header); of.query == "" || len(all) >= maxReferrers {
+		if of.query = NextPage(header); of.query == "" || len(all) >= maxReferrers {
 			break
 		}
 	}
 	return distinct(all), true, nil
 }
 
-// nextPage returns the query of the link to the next page (RFC 8288), or "". No
+// NextPage returns the query of the link to the next page (RFC 8288), or "". No
 // other part of the link counts: it is the same list at the same host.
-func nextPage(header http.Header) string {
+func NextPage(header http.Header) string {
 	for _, link := range linkRegexp.FindAllStringSubmatch(strings.Join(header.Values("Link"), ", "), -1) {
 		_, parameters, err := mime.ParseMediaType("link/link" + link[2])
 		if err != nil || !slices.Contains(strings.Fields(strings.ToLower(parameters["rel"])), "next") {

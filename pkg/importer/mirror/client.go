@@ -54,13 +54,17 @@ type request struct {
 	stream *stream
 	// limit is the largest body of an answer with status 200; 0: there is none.
 	limit int64
+	// open leaves the body of an answer that has the content to the caller, who
+	// reads and closes it.
+	open bool
 	// also is a right that a token needs beside those to pull and push here.
 	also scope
 }
 
 type scope struct{ repository, action string }
 
-// answer is one of the registry, whose body was read.
+// answer is one of the registry, whose body was read unless it is the content that
+// was asked for.
 type answer struct {
 	*http.Response
 	body []byte
@@ -120,6 +124,9 @@ func speaksPlainHTTP(err error) bool {
 
 // send sends a request to a URL.
 func (c *client) send(ctx context.Context, credential *auth.Client, q request, to *url.URL) (*answer, error) {
+	if q.open {
+		ctx = withLongBody(ctx)
+	}
 	ctx = c.scoped(ctx, q.repository, auth.ActionPull, auth.ActionPush)
 	if q.also != (scope{}) {
 		ctx = c.scoped(ctx, q.also.repository, q.also.action)
@@ -142,6 +149,9 @@ func (c *client) send(ctx context.Context, credential *auth.Client, q request, t
 	resp, err := credential.Do(req)
 	if err != nil {
 		return nil, c.failed(ctx, err)
+	}
+	if q.open && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent) {
+		return &answer{Response: resp}, nil
 	}
 	defer resp.Body.Close()
 	limit := q.limit

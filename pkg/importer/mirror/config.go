@@ -3,7 +3,11 @@
 
 package mirror
 
-import "tagger.dev/tagger/pkg/importer"
+import (
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"tagger.dev/tagger/pkg/importer"
+)
 
 // Config is how a mirror is reached. Equal ones share their connections.
 type Config struct {
@@ -38,6 +42,10 @@ func (c Config) GoString() string { return c.String() }
 // repository returns the repository of an Image, without its host, and the name by
 // which nodes pull it.
 func (c Config) repository(namespace, image string) (repository, pullName string, err error) {
+	// A name with a _ could be that of another namespace's repository.
+	if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(image)) > 0 {
+		return "", "", importer.NewError(importer.Invalid, nil, "the mirror has repositories for Images alone, and none can be called %s/%s", namespace, image)
+	}
 	repository = namespace + "/" + image
 	if c.Repository != "" {
 		repository = c.Repository + "/" + namespace + "_" + image // neither name can have a _

@@ -112,6 +112,16 @@ func (l *Locator) Repository(ctx context.Context, namespace, image string) (impo
 	return repository, name, nil
 }
 
+// Registry returns the mirror of a namespace, nil where none is configured, whether
+// or not there is the embedded store. Errors are those of Repository.
+func (l *Locator) Registry(ctx context.Context, namespace string) (*Registry, error) {
+	config, err := l.find(ctx, namespace)
+	if err != nil || config == nil {
+		return nil, err
+	}
+	return l.registry(*config)
+}
+
 // find returns the configuration of the mirror of a namespace, nil where there is
 // none.
 func (l *Locator) find(ctx context.Context, namespace string) (*Config, error) {

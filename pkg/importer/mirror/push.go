@@ -26,13 +26,13 @@ func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, reader i
 	if err := desc.Digest.Validate(); err != nil || desc.Size < 0 {
 		return fmt.Errorf("pushing to %s: the descriptor has no valid digest or size: %w", r.path, errdefs.ErrInvalidArgument)
 	}
-	s := newStream(desc, reader)
+	content := newVerifier(desc, reader)
 	push := r.pushBlob
 	if importer.IsManifest(desc.MediaType) {
 		push = r.pushManifest
 	}
-	err := push(ctx, s)
-	if own := s.failure(); own != nil { // which the registry could not help
+	err := push(ctx, content)
+	if own := content.failure(); own != nil { // which the registry could not help
 		err = own
 	}
 	if err != nil {
@@ -41,15 +41,15 @@ func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, reader i
 	return nil
 }
 
-func (r *Repository) pushManifest(ctx context.Context, s *stream) error {
-	if limit := r.registry.options.MaxManifestBytes; s.desc.Size > limit {
+func (r *Repository) pushManifest(ctx context.Context, content *verifier) error {
+	if limit := r.registry.options.MaxManifestBytes; content.desc.Size > limit {
 		return fmt.Errorf("a manifest of more than %d bytes: %w", limit, errdefs.ErrInvalidArgument)
 	}
-	raw, err := io.ReadAll(&s.verifier)
+	raw, err := io.ReadAll(content)
 	if err != nil {
 		return err
 	}
-	m := manifest{s.desc.Digest, s.desc.MediaType, raw}
+	m := manifest{content.desc.Digest, content.desc.MediaType, raw}
 	a, err := r.put(ctx, m.digest.String(), m)
 	if err != nil {
 		return err
@@ -58,34 +58,52 @@ func (r *Repository) pushManifest(ctx context.Context, s *stream) error {
 	return r.refer(ctx, m, a.Header.Get("OCI-Subject") != "")
 }
 
-func (r *Repository) pushBlob(ctx context.Context, s *stream) error {
-	d := s.desc.Digest
-	session, err := r.session(ctx, d)
+func (r *Repository) pushBlob(ctx context.Context, content *verifier) error {
+	session, err := r.session(ctx, content.desc.Digest)
 	if err != nil {
 		return err
 	}
+	if err := r.finish(ctx, session, newStream(content, content.desc.Size), content.desc.Digest); err != nil {
+		return err
+	}
+	r.learnMounts(ctx, content.desc)
+	return nil
+}
+
+// finish sends the rest of a blob, which ends its upload.
+func (r *Repository) finish(ctx context.Context, session *url.URL, rest *stream, d digest.Digest) error {
 	query := session.Query()
 	query.Set("digest", d.String())
 	session.RawQuery = query.Encode()
-	q := request{method: http.MethodPut, at: session, stream: s}
-	if s.desc.Size == 0 { // by which net/http would mean an unknown length
-		if q.body, err = io.ReadAll(&s.verifier); err != nil {
-			return err
-		}
-		q.stream = nil
-	}
-	a, err := r.do(ctx, q)
+	a, err := r.send(ctx, request{method: http.MethodPut, at: session}, rest)
 	switch {
 	case err != nil:
 		return err
 	case !a.is(http.StatusCreated, http.StatusOK, http.StatusNoContent):
 		return r.registry.refused(a, "storing blob "+d.String())
-	case !s.complete():
+	case !rest.complete():
 		return unavailable("%s says that it has blob %s, of which it did not take all", r.registry.endpoint, d)
 	}
 	r.holds(d)
-	r.learnMounts(ctx, s.desc)
 	return nil
+}
+
+// send is do with a stream as the body.
+func (r *Repository) send(ctx context.Context, q request, s *stream) (*answer, error) {
+	q.stream = s
+	if s.size == 0 { // by which net/http would mean an unknown length
+		content := s.use()
+		defer content.Close()
+		extra, err := io.ReadAll(io.LimitReader(content, 1))
+		switch {
+		case err != nil:
+			return nil, err
+		case len(extra) > 0:
+			return nil, mismatch("the content is longer than was said")
+		}
+		q.body, q.stream = extra, nil
+	}
+	return r.do(ctx, q)
 }
 
 // session returns where to send a blob: the upload that a refused mount began, or

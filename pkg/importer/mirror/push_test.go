@@ -131,13 +131,13 @@ func TestVerifier(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newStream(describe("x/y", []byte(content)), tt.reader)
-			got, err := io.ReadAll(&s.verifier)
+			v := newVerifier(describe("x/y", []byte(content)), tt.reader)
+			got, err := io.ReadAll(v)
 			if !errors.Is(err, tt.want) || err == nil && string(got) != content || err != nil && len(got) >= len(content) {
 				t.Errorf("got %q, %v; want %v", got, err, tt.want)
 			}
-			if s.complete() != (tt.want == nil) || !errors.Is(s.failure(), tt.want) {
-				t.Errorf("complete: %t, failure: %v", s.complete(), s.failure())
+			if !errors.Is(v.failure(), tt.want) {
+				t.Errorf("failure: %v", v.failure())
 			}
 		})
 	}

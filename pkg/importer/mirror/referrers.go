@@ -52,6 +52,31 @@ func (r *Repository) refer(ctx context.Context, m manifest, known bool) error {
 	if known {
 		r.registry.referrers.Add(struct{}{}, true, referrersFor)
 	}
+	return r.reindex(ctx, subject, func(index *ocispec.Index) bool {
+		if lists(index, m.digest) {
+			return false
+		}
+		index.Manifests = append(index.Manifests, listed)
+		return true
+	})
+}
+
+// referNoMore has a manifest that was deleted be found by its subject no more.
+func (r *Repository) referNoMore(ctx context.Context, m manifest) error {
+	subject, _ := subjectOf(m)
+	if subject == "" {
+		return nil
+	}
+	return r.reindex(ctx, subject, func(index *ocispec.Index) bool {
+		before := len(index.Manifests)
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == m.digest })
+		return len(index.Manifests) != before
+	})
+}
+
+// reindex changes the list of what refers to a subject, where that is kept by its
+// tag.
+func (r *Repository) reindex(ctx context.Context, subject digest.Digest, change func(*ocispec.Index) (changed bool)) error {
 	if offered, err := r.offersReferrers(ctx, subject); err != nil || offered {
 		return err
 	}
@@ -62,10 +87,9 @@ func (r *Repository) refer(ctx context.Context, m manifest, known bool) error {
 		return ctx.Err()
 	}
 	index, err := r.index(ctx, subject)
-	if err != nil || lists(index, m.digest) {
+	if err != nil || !change(index) {
 		return err
 	}
-	index.Manifests = append(index.Manifests, listed)
 	raw, err := json.Marshal(index)
 	if err != nil {
 		return err

@@ -44,8 +44,8 @@ type Options struct {
 	// DocumentTimeout bounds every request that sends no blob, and the body of the
 	// answer to one that does. Default 60 s.
 	DocumentTimeout time.Duration
-	// StallTimeout bounds how long a registry may take no byte of a blob. Default
-	// 60 s.
+	// StallTimeout bounds how long a registry may take or give no byte of a blob.
+	// Default 60 s.
 	StallTimeout time.Duration
 	// StoreTimeout bounds how long a registry may take to store a blob that it has
 	// received, which some copy then. Default 10 min.

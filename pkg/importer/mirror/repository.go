@@ -95,7 +95,7 @@ func (r *Repository) has(ctx context.Context, among string, desc ocispec.Descrip
 	switch {
 	case err != nil:
 		return false, err
-	case a.is(http.StatusNotFound, http.StatusGone):
+	case a.absent(desc.Digest.String()):
 		return false, nil
 	case !a.is(http.StatusOK):
 		return false, r.registry.refused(a, "looking for "+desc.Digest.String())
@@ -224,7 +224,7 @@ func (r *Repository) document(ctx context.Context, name string) (*manifest, erro
 	switch {
 	case err != nil:
 		return nil, err
-	case a.is(http.StatusNotFound, http.StatusGone):
+	case a.absent(name):
 		return nil, nil
 	case !a.is(http.StatusOK):
 		return nil, r.registry.refused(a, "manifest "+name)

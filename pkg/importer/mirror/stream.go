@@ -15,24 +15,26 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// stream is a blob as the body of a request, which can be sent once: a second
-// request with it is possible for as long as nothing was read.
+// stream is a blob, or a part of one, as the body of a request, which can be sent
+// once: a second request with it is possible for as long as nothing was read.
 type stream struct {
-	verifier
+	r    io.Reader
+	size int64 // -1 where it is not known
 	read atomic.Bool
 	uses sync.WaitGroup
+	// count is how many bytes were read, err why no more are, io.EOF at the end.
+	count int64
+	err   error
 }
 
-func newStream(desc ocispec.Descriptor, r io.Reader) *stream {
-	return &stream{verifier: verifier{r: r, desc: desc, hash: desc.Digest.Algorithm().Hash()}}
-}
+func newStream(r io.Reader, size int64) *stream { return &stream{r: r, size: size} }
 
 // begun reports whether something was read, also of no stream.
 func (s *stream) begun() bool { return s != nil && s.read.Load() }
 
 // attach makes s the body of a request.
 func (s *stream) attach(req *http.Request) {
-	req.ContentLength = s.desc.Size
+	req.ContentLength = s.size
 	req.Header.Set("Content-Type", "application/octet-stream")
 	req.Header.Set("Expect", "100-continue")
 	req.Body = s.use()
@@ -53,6 +55,18 @@ func (s *stream) use() io.ReadCloser {
 // it answered.
 func (s *stream) wait() { s.uses.Wait() }
 
+// failure returns why the content could not be read to its end, which the registry
+// cannot help; nil where it was, or nobody tried. Nobody may be reading.
+func (s *stream) failure() error {
+	if errors.Is(s.err, io.EOF) {
+		return nil
+	}
+	return s.err
+}
+
+// complete reports whether all was read.
+func (s *stream) complete() bool { return errors.Is(s.err, io.EOF) }
+
 // use is one request's part in a stream.
 type use struct {
 	*stream
@@ -61,12 +75,21 @@ type use struct {
 
 func (u *use) Read(p []byte) (int, error) {
 	u.read.Store(true)
-	return u.verifier.Read(p)
+	n, err := u.r.Read(p)
+	u.count += int64(n)
+	if err != nil {
+		u.err = err
+	}
+	return n, err
 }
 
 func (u *use) Close() error {
 	u.done()
 	return nil
+}
+
+func newVerifier(desc ocispec.Descriptor, r io.Reader) *verifier {
+	return &verifier{r: r, desc: desc, hash: desc.Digest.Algorithm().Hash()}
 }
 
 // verifier passes on what it reads, and holds the last bytes back until it is
@@ -127,6 +150,3 @@ func (v *verifier) failure() error {
 	}
 	return v.err
 }
-
-// complete reports whether all was read.
-func (v *verifier) complete() bool { return errors.Is(v.err, io.EOF) }

@@ -84,6 +84,7 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	end := time.AfterFunc(w.options.DocumentTimeout, func() { cancel(context.DeadlineExceeded) })
+	long := hasLongBody(ctx)
 	blob := req.Header.Get("Expect") != ""
 	if blob {
 		end.Stop()
@@ -101,18 +102,40 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		importer.SortChallenges(resp.Header)
 	}
 	resp.Request = req
-	resp.Body = &endingBody{resp.Body, ctx, func() { end.Stop(); cancel(nil) }}
+	body := &endingBody{ReadCloser: resp.Body, ctx: ctx, done: func() { end.Stop(); cancel(nil) }}
+	if long && end.Stop() {
+		body.stall, body.end = w.options.StallTimeout, end
+	}
+	resp.Body = body
 	return resp, nil
 }
+
+type longBody struct{}
+
+// withLongBody returns ctx for requests whose answer is a blob: each part of it has
+// its time, and not the whole.
+func withLongBody(ctx context.Context) context.Context {
+	return context.WithValue(ctx, longBody{}, true)
+}
+
+func hasLongBody(ctx context.Context) bool { return ctx.Value(longBody{}) != nil }
 
 // endingBody is the body of an answer whose time ends.
 type endingBody struct {
 	io.ReadCloser
 	ctx  context.Context //nolint:containedctx // the request's, whose cause says why the body ended
 	done func()
+	// stall is the time that each Read has, by the timer that ends it; 0 where the whole
+	// body has one.
+	stall time.Duration
+	end   *time.Timer
 }
 
 func (b *endingBody) Read(p []byte) (int, error) {
+	if b.stall > 0 {
+		b.end.Reset(b.stall)
+		defer b.end.Stop()
+	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && b.ctx.Err() != nil {
 		err = context.Cause(b.ctx)

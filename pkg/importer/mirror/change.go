@@ -1,0 +1,87 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"tagger.dev/tagger/pkg/importer"
+)
+
+// PutManifest stores a manifest that has the digest of its descriptor, and points
+// tags at it. The registry sees to it that what it names is there; what has a subject
+// is listed there.
+func (r *Repository) PutManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tags []string) error {
+	m := manifest{desc.Digest, desc.MediaType, raw}
+	names := tags
+	if len(tags) == 0 || desc.Digest.Algorithm() != digest.Canonical { // by a tag it would get the usual digest
+		names = append([]string{desc.Digest.String()}, tags...)
+	}
+	listed := false
+	for _, name := range names {
+		a, err := r.put(ctx, name, m)
+		if err != nil {
+			return err
+		}
+		listed = listed || a.Header.Get("OCI-Subject") != ""
+		if stored := digest.Digest(a.Header.Get("Docker-Content-Digest")); stored.Validate() == nil &&
+			stored.Algorithm() == desc.Digest.Algorithm() && stored != desc.Digest {
+			return unavailable("%s has stored another manifest than %s", r.registry.endpoint, desc.Digest)
+		}
+	}
+	r.remember(recent{m, tags})
+	return r.refer(ctx, m, listed)
+}
+
+// DeleteTag removes a tag. Where there is none errdefs.IsNotFound holds for the
+// error, and where the registry does not let tags be deleted errdefs.IsNotImplemented.
+func (r *Repository) DeleteTag(ctx context.Context, tag string) error {
+	return r.delete(ctx, "manifests/"+tag, "tag "+tag)
+}
+
+// DeleteManifest removes a manifest, and all tags that point to it. Errors are those
+// of DeleteTag.
+func (r *Repository) DeleteManifest(ctx context.Context, d digest.Digest) error {
+	m, err := r.document(ctx, d.String())
+	switch {
+	case err != nil:
+		return err
+	case m == nil:
+		return r.absent("manifest " + d.String())
+	}
+	if err := r.delete(ctx, "manifests/"+d.String(), "manifest "+d.String()); err != nil {
+		return err
+	}
+	m.digest = d
+	return r.referNoMore(ctx, *m)
+}
+
+// DeleteBlob removes a blob. Errors are those of DeleteTag.
+func (r *Repository) DeleteBlob(ctx context.Context, d digest.Digest) error {
+	r.registry.holders.Remove(holding{r.namespace, d})
+	return r.delete(ctx, "blobs/"+d.String(), "blob "+d.String())
+}
+
+func (r *Repository) delete(ctx context.Context, path, what string) error {
+	a, err := r.do(ctx, request{method: http.MethodDelete, path: path, also: scope{r.path, auth.ActionDelete}})
+	switch {
+	case err != nil:
+		return err
+	case a.is(http.StatusAccepted, http.StatusOK, http.StatusNoContent):
+		return nil
+	case a.is(http.StatusNotFound, http.StatusGone):
+		return r.absent(what)
+	case a.is(http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented):
+		return importer.NewError(importer.MirrorUnavailable, fmt.Errorf("%d: %w", a.StatusCode, errdefs.ErrNotImplemented),
+			"%s does not let the %s be deleted, which stays", r.registry.endpoint, what)
+	}
+	return r.registry.refused(a, "deleting the "+what)
+}
