@@ -54,6 +54,12 @@ var rules = []rule{
 		why:    "what a token says, and who signed it, has nothing to do with who asks and where keys are kept",
 	},
 	{
+		of:     []string{"pkg/front/..."},
+		except: []string{"pkg/distribution/...", "pkg/front/...", "pkg/importer/...", "pkg/limit/..."},
+		never:  []string{"cmd/...", "pkg/...", "k8s.io/client-go/...", apiserver, etcd},
+		why:    "it joins the endpoint and the mirrors, who know nothing of each other, and is told where these are",
+	},
+	{
 		of:    []string{"pkg/queue/...", "pkg/registry/..."},
 		never: []string{"cmd/...", "pkg/apiserver/...", "pkg/cmd/...", "pkg/embedded/...", etcdServer},
 		why:   "they are joined by pkg/apiserver, and run on any etcd and any mirror",
