@@ -130,7 +130,12 @@ func (b *imageBackend) describe(ctx context.Context, repo distribution.Repositor
 		return d.Size, nil
 	}
 	defer config.Close()
-	raw, err := io.ReadAll(io.NewSectionReader(config, 0, min(config.Descriptor().Size, maxConfigBytes)))
+	reader, err := distribution.Open(config, 0, min(config.Descriptor().Size, maxConfigBytes))
+	if err != nil {
+		return d.Size, nil
+	}
+	defer reader.Close()
+	raw, err := io.ReadAll(reader)
 	if err != nil {
 		return d.Size, nil
 	}
