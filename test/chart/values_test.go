@@ -96,9 +96,9 @@ func TestValues(t *testing.T) {
 		less: []string{server},
 		want: map[string]string{
 			deployment + " {.spec.replicas}":                                                             "3",
-			deployment + " " + container + ".ports[*].name} " + pod + ".volumes[*].name}":                "api etcd-certificate",
+			deployment + " " + container + ".ports[*].name} " + pod + ".volumes[*].name}":                "api registry etcd-certificate",
 			deployment + " " + pod + ".volumes[0].secret.secretName}":                                    "tagger-etcd-client",
-			"Service/tagger {.spec.ports[*].port}":                                                       "443",
+			"Service/tagger {.spec.ports[*].port}":                                                       "443 5000",
 			"Service/tagger-etcd {.spec.clusterIP} {.spec.publishNotReadyAddresses}":                     "None true",
 			etcd + " {.spec.replicas} {.spec.podManagementPolicy}":                                       "3 Parallel",
 			etcd + " " + container + ".image}":                                                           "registry.k8s.io/etcd:3.7.0-0",
@@ -116,8 +116,9 @@ func TestValues(t *testing.T) {
 			"--etcd-servers=https://tagger-etcd-0.tagger-etcd.tagger.svc:2379,https://tagger-etcd-1.tagger-etcd.tagger.svc:2379," +
 				"https://tagger-etcd-2.tagger-etcd.tagger.svc:2379",
 			"--etcd-cafile=/etcd-certificate/ca.crt", "--etcd-certfile=/etcd-certificate/tls.crt", "--etcd-keyfile=/etcd-certificate/tls.key",
+			"--registry-audiences=tagger.dev", "--max-blob-size=0",
 		},
-		lacks: []string{"--data-dir", "--store-reserve", "--max-blob-size", "--max-namespace-size", "--registry-"},
+		lacks: []string{"--data-dir", "--store-reserve", "--max-namespace-size", "--registry-external-host"},
 	}, {
 		name: "a bundled etcd that is set",
 		values: `

@@ -47,17 +47,7 @@ persistence.existingClaim: is set, and persistence.enabled is false. Set persist
 
 {{- define "tagger.refusals.registry" -}}
 {{- $registry := .Values.registry }}
-{{- if not .Values.imageStore.enabled }}
-{{- range $name, $set := dict "loadBalancer" .Values.loadBalancer "registry.externalHost" $registry.externalHost "registry.ingress.enabled" $registry.ingress.enabled "registry.service.type" (ne $registry.service.type "ClusterIP") }}
-{{- if $set }}
-{{ $name }}: is set, and there is no registry port where imageStore.enabled is false. Leave {{ $name }} out, or set imageStore.enabled=true, which one server alone can have.
-{{- end }}
-{{- end }}
-{{- end }}
 {{- if $registry.nodeTokens }}
-{{- if not .Values.imageStore.enabled }}
-registry.nodeTokens: is true, and there is no registry port where imageStore.enabled is false. Leave registry.nodeTokens out, or set imageStore.enabled=true, which one server alone can have.
-{{- end }}
 {{- if not $registry.audiences }}
 registry.audiences: is empty, and registry.nodeTokens is true. Name the audience that nodes ask for, such as tagger.dev.
 {{- end }}

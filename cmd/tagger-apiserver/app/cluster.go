@@ -33,6 +33,7 @@ import (
 	"tagger.dev/tagger/pkg/apiserver/incluster"
 	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/pkg/embedded"
+	"tagger.dev/tagger/pkg/front"
 	"tagger.dev/tagger/pkg/importer"
 	"tagger.dev/tagger/pkg/importer/keychain"
 	"tagger.dev/tagger/pkg/importer/mirror"
@@ -54,16 +55,15 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 	if err != nil {
 		return nil, err
 	}
-	config, registryHost := &taggerserver.Config{}, ""
+	registry, err := p.listen(o.BindAddress, o.RegistryPort, "--registry-port")
+	if err != nil {
+		return nil, err
+	}
+	config, registryHost := &taggerserver.Config{}, o.registryHost(registry)
 	namespaces := &namespaces{kube: kube}
 	var store *embedded.Store
 	var etcd *embedded.Etcd
-	var registry net.Listener
 	if o.DataDir != "" {
-		if registry, err = p.listen(o.BindAddress, o.RegistryPort, "--registry-port"); err != nil {
-			return nil, err
-		}
-		registryHost = o.registryHost(registry)
 		if _, store, etcd, err = o.openDataDir(ctx, p, namespaces); err != nil {
 			return nil, err
 		}
@@ -85,22 +85,19 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 	pullSecrets := keychain.NewNamespaces(func(ctx context.Context, namespace string, options metav1.ListOptions) (*corev1.SecretList, error) {
 		return kube.CoreV1().Secrets(namespace).List(ctx, options)
 	}, clock.RealClock{})
-	extra := taggerserver.ExtraConfig{
+	config.Extra = o.extraConfig(taggerserver.ExtraConfig{
 		Importer: imports, Keychains: pullSecrets.Keychain, Mirrors: mirrors, Running: pods{kube}.running,
-	}
-	if store != nil {
-		extra.Registry = &taggerserver.RegistryConfig{
+		Registry: &taggerserver.RegistryConfig{
 			Listener:             registry,
 			TLS:                  &tls.Config{GetCertificate: serving, MinVersion: tls.VersionTLS12},
 			Host:                 registryHost,
 			CertificateAuthority: authority,
-			Backend:              store,
+			Backend:              o.clusterBackend(mirrors, store),
 			Deleted:              newEvents(ctx, p, kube).deleted,
 			Tokens:               incluster.Tokens(kube.AuthenticationV1().TokenReviews(), append(slices.Clone(o.RegistryAudiences), registryHost), o.Authentication.CacheTTL),
 			Limits:               distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
-		}
-	}
-	config.Extra = o.extraConfig(extra, etcd)
+		},
+	}, etcd)
 	server, err := config.Complete().New(ctx)
 	if err != nil {
 		return nil, err
@@ -191,9 +188,7 @@ func (o *Options) servingCertificate(ctx context.Context, p *process, config *ge
 		return nil, nil, err
 	}
 	hosts := []string{"localhost", o.ServiceName, o.ServiceName + "." + o.Namespace, o.ServiceName + "." + o.Namespace + ".svc"}
-	if registryHost != "" {
-		hosts = append(hosts, hostOf(registryHost))
-	}
+	hosts = append(hosts, hostOf(registryHost))
 	serving, err := certificate.NewServing(authority, hosts...)
 	if err != nil {
 		return nil, nil, err
@@ -220,13 +215,27 @@ func (o *Options) clusterMirrors(kube kubernetes.Interface, store *embedded.Stor
 		},
 		Namespace:        o.Namespace,
 		NamespaceSecrets: o.AllowNamespaceMirrors,
+		OwnHosts:         []string{registryHost},
 		Options:          o.Sources.mirrorOptions(),
 	}
 	if store != nil {
 		config.Embedded = embeddedMirror{store: store, host: registryHost}
-		config.OwnHosts = []string{registryHost}
 	}
 	return mirror.NewLocator(config)
+}
+
+// clusterBackend returns what the registry endpoint serves: what the mirrors have, and the store, which may be nil.
+func (o *Options) clusterBackend(mirrors *mirror.Locator, store *embedded.Store) distribution.Backend {
+	config := front.Config{
+		Mirrors: mirrors,
+		Remedy:  fmt.Sprintf("have the administrator put the address of one into the Secret %s/%s", o.Namespace, mirror.SecretName),
+		Keys:    front.ProcessKeys(),
+		Clock:   clock.RealClock{},
+	}
+	if store != nil {
+		config.Store = store
+	}
+	return front.New(config)
 }
 
 // clusterImporter returns what imports, within the guard rails.
@@ -238,9 +247,7 @@ func (o *Options) clusterImporter(registryHost string, mirrors *mirror.Locator) 
 	options.CredentialsPlace = "Secrets of this namespace"
 	options.InsecureRemedy = "annotate the Secret with " + keychain.InsecureTransportAnnotation + ": allow"
 	options.Admit = mirrors.Admit
-	if registryHost != "" {
-		options.OwnHosts = []string{registryHost}
-	}
+	options.OwnHosts = []string{registryHost}
 	return importer.New(options), nil
 }
 

@@ -132,7 +132,7 @@ func (o *Options) Flags() cliflag.NamedFlagSets {
 	server.BoolVar(&o.Standalone, "standalone", o.Standalone,
 		"Run without Kubernetes, with everything that is stored under --data-dir.")
 	server.StringVar(&o.DataDir, "data-dir", o.DataDir,
-		"Directory of the embedded etcd, unless --etcd-servers name another one, and of the image store; with --standalone of the certificate authority, the token and the kubeconfig, too. Created with mode 0700. In a cluster, without it, there is no image store.")
+		"Directory of the embedded etcd, unless --etcd-servers name another one, and of the image store; with --standalone of the certificate authority, the token and the kubeconfig, too. Created with mode 0700. In a cluster, without it, there is no image store, and the registry endpoint stands in front of the registry that images are mirrored to.")
 	server.IPVar(&o.BindAddress, "bind-address", o.BindAddress,
 		"Address that both ports listen on; 0.0.0.0 or :: for all. Default: all in a cluster, 127.0.0.1 with --standalone.")
 	server.IntVar(&o.SecurePort, "secure-port", o.SecurePort, "Port of the API, TLS. 0 takes a free one; the kubeconfig names it.")
