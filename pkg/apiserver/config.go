@@ -20,6 +20,7 @@ import (
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 	"tagger.dev/tagger/pkg/distribution"
+	"tagger.dev/tagger/pkg/front"
 	clientset "tagger.dev/tagger/pkg/generated/clientset/versioned"
 	"tagger.dev/tagger/pkg/queue"
 	mirrorreleasestorage "tagger.dev/tagger/pkg/registry/tagger/mirrorrelease/storage"
@@ -94,6 +95,16 @@ func (c *Config) Complete() CompletedConfig {
 // watchTimeout is how long watches may go on at the shutdown, when the port takes no more requests.
 const watchTimeout = time.Second
 
+// uploadSecrets is the purpose of the secrets that seal uploads.
+const uploadSecrets = "tagger.dev/upload"
+
+// sealing is a Backend that has its clients hold what all servers are to read.
+type sealing interface {
+	ShareKeys(keys func(ctx context.Context) ([][]byte, error))
+}
+
+var _ sealing = &front.Front{}
+
 // Server is the whole of Tagger's server. Run it once.
 type Server struct {
 	generic  *genericapiserver.GenericAPIServer
@@ -150,6 +161,9 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	}
 	var backend distribution.Backend
 	if c.extra.Registry != nil {
+		if sealing, ok := c.extra.Registry.Backend.(sealing); ok {
+			sealing.ShareKeys(func(ctx context.Context) ([][]byte, error) { return tokens.Secrets(ctx, uploadSecrets, front.KeyBytes) })
+		}
 		backend = &imageBackend{
 			Backend: c.extra.Registry.Backend, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted,
 		}
