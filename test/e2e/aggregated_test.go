@@ -57,6 +57,7 @@ func TestAggregated(t *testing.T) {
 	t.Run("admission", func(t *testing.T) { admission(t, x) })
 	t.Run("registry endpoint", func(t *testing.T) { registryTokens(t, x) })
 	t.Run("proxy", func(t *testing.T) { proxied(t, x) })
+	t.Run("own tokens", func(t *testing.T) { ownTokens(t, x) })
 	t.Run("pull secrets", func(t *testing.T) { pullSecrets(t, x) })
 	t.Run("releases", func(t *testing.T) { releases(t, x) })
 	t.Run("mirrors", func(t *testing.T) { mirrors(t, x, source) })
