@@ -72,22 +72,27 @@ func (e engine) runs(ctx context.Context) bool {
 	return true
 }
 
-// save writes an image to an archive: a list for several platforms with all of them.
-func (e engine) save(ctx context.Context, reference, file string) error {
+// save writes an image to an archive: a list for several platforms with all of them. It returns which kind of archive it is: the
+// one that changes nothing of the config, by which the engine knows the image.
+func (e engine) save(ctx context.Context, reference, file string) (transport string, err error) {
 	if e.program == "docker" {
 		// Without a tag all that there are would be saved. What has none may be an ID.
 		if latest := tagged(reference); ID(ctx, Location{Transport: e.transport, Reference: latest}) != "" {
 			reference = latest
 		}
 		_, err := e.output(ctx, "save", "--output", file, reference)
-		return err
+		return DockerArchive, err
 	}
 	if _, err := e.output(ctx, "manifest", "exists", reference); err == nil {
 		_, err := e.output(ctx, "manifest", "push", "--all", reference, OCIArchive+":"+file)
-		return err
+		return OCIArchive, err
 	}
-	_, err := e.output(ctx, "save", "--quiet", "--format", OCIArchive, "--output", file, reference)
-	return err
+	transport = OCIArchive
+	if kind, err := e.output(ctx, "image", "inspect", "--format", "{{.ManifestType}}", reference); err == nil && strings.TrimSpace(kind) == dockerManifest {
+		transport = DockerArchive
+	}
+	_, err = e.output(ctx, "save", "--quiet", "--format", transport, "--output", file, reference)
+	return transport, err
 }
 
 // load reads an archive into the store.

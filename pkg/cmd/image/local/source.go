@@ -47,16 +47,11 @@ func Open(ctx context.Context, where Location, scratch string) (*Source, error) 
 	case OCIArchive, DockerArchive:
 		source, err = openPacked(ctx, where.Transport, where.Path, where.Reference, scratch)
 	default:
+		var transport string
 		file := filepath.Join(scratch, "saved.tar")
-		engine := engineOf(where.Transport)
-		if err := engine.save(ctx, where.Reference, file); err != nil {
-			return nil, err
+		if transport, err = engineOf(where.Transport).save(ctx, where.Reference, file); err == nil {
+			source, err = openPacked(ctx, transport, file, "", scratch)
 		}
-		transport := OCIArchive
-		if engine.transport == DockerDaemon {
-			transport = DockerArchive
-		}
-		source, err = openPacked(ctx, transport, file, "", scratch)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", where, err)
