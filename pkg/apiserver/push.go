@@ -180,17 +180,17 @@ func endpointError(err error) error {
 	if !errors.As(err, &status) {
 		return err
 	}
-	kind := distribution.ErrInternal
-	switch code := status.Status().Code; {
-	case code == http.StatusForbidden:
+	var kind distribution.Error
+	switch status.Status().Code {
+	case http.StatusForbidden:
 		kind = distribution.ErrForbidden
-	case code == http.StatusConflict:
+	case http.StatusConflict:
 		kind = distribution.ErrConflict
-	case code == http.StatusTooManyRequests:
+	case http.StatusTooManyRequests:
 		kind = distribution.ErrTooMany
-	case code == http.StatusNotFound: // the namespace
+	case http.StatusNotFound: // the namespace
 		kind = distribution.ErrNameUnknown
-	case code == http.StatusBadRequest, code == http.StatusUnprocessableEntity:
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		kind = distribution.ErrNameInvalid
 	default:
 		return err
