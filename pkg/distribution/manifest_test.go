@@ -183,7 +183,7 @@ func TestErrors(t *testing.T) {
 	codes := []string{
 		"BLOB_UNKNOWN", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_INVALID",
 		"MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "SIZE_INVALID", "UNAUTHORIZED", "DENIED", "UNSUPPORTED", "TOOMANYREQUESTS",
-		"UNKNOWN", "UNAVAILABLE", "PAGINATION_NUMBER_INVALID", // not of the specification
+		"UNKNOWN", "PAGINATION_NUMBER_INVALID", // not of the specification
 	}
 	statuses := map[Error]int{
 		ErrInternal: 500, ErrUnauthenticated: 401, ErrInsufficientScope: 401, ErrTokenTooLarge: 403, ErrDenied: 404, ErrForbidden: 403, ErrReserved: 403, ErrFull: 403, ErrNameUnknown: 404, ErrManifestUnknown: 404,

@@ -200,7 +200,7 @@ func TestWhere(t *testing.T) {
 		{name: "reading without a mirror", method: http.MethodGet, path: "/v2/none/app/blobs/" + blob, want: "404 NAME_UNKNOWN"},
 		{name: "tags without a mirror", method: http.MethodGet, path: "/v2/none/app/tags/list", want: "404 NAME_UNKNOWN"},
 		{name: "deleting without a mirror", method: http.MethodDelete, path: "/v2/none/app/blobs/" + blob, want: "404 NAME_UNKNOWN"},
-		{name: "a mirror that is configured wrongly", method: http.MethodGet, path: "/v2/broken/app/blobs/" + blob, want: "503 UNAVAILABLE", words: []string{"the Secret tagger/mirror-registry-config"}},
+		{name: "a mirror that is configured wrongly", method: http.MethodGet, path: "/v2/broken/app/blobs/" + blob, want: "503 UNKNOWN", words: []string{"the Secret tagger/mirror-registry-config"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			asked = ""

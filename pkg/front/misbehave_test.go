@@ -52,15 +52,15 @@ func TestMisbehavingMirror(t *testing.T) {
 		words   []string
 		cut     bool
 	}{
-		{name: "an upload goes on at another host", request: begin, want: "503 UNAVAILABLE", words: []string{"at another host"}, fault: locating(func(*http.Request) string { return "https://169.254.169.254/latest" })},
-		{name: "at another port", request: begin, want: "503 UNAVAILABLE", words: []string{"at another host"}, fault: locating(func(r *http.Request) string { return "https://127.0.0.1:1/v2/x" })},
-		{name: "as another user", request: begin, want: "503 UNAVAILABLE", fault: locating(func(r *http.Request) string { return "https://a:b@" + r.Host + "/v2/x" })},
+		{name: "an upload goes on at another host", request: begin, want: "503 UNKNOWN", words: []string{"at another host"}, fault: locating(func(*http.Request) string { return "https://169.254.169.254/latest" })},
+		{name: "at another port", request: begin, want: "503 UNKNOWN", words: []string{"at another host"}, fault: locating(func(r *http.Request) string { return "https://127.0.0.1:1/v2/x" })},
+		{name: "as another user", request: begin, want: "503 UNKNOWN", fault: locating(func(r *http.Request) string { return "https://a:b@" + r.Host + "/v2/x" })},
 		{name: "at the same host", request: begin, want: "202", fault: locating(func(r *http.Request) string { return "https://" + r.Host + "/v2/x?y=z" })},
 		{name: "at the same host, said to be plain HTTP by a proxy", request: begin, want: "202", fault: locating(func(r *http.Request) string { return "http://" + r.Host + "/v2/x" })},
 		{name: "at a path", request: begin, want: "202", fault: locating(func(r *http.Request) string { return "/v2/x" })},
-		{name: "at a path that never ends", request: begin, want: "503 UNAVAILABLE", words: []string{"4096 bytes"}, fault: locating(func(r *http.Request) string { return "/" + strings.Repeat("x", 5000) })},
-		{name: "nowhere", request: begin, want: "503 UNAVAILABLE", fault: lab.Answering(http.StatusAccepted, "", "")},
-		{name: "no uploads", request: begin, want: "503 UNAVAILABLE", words: []string{"403 DENIED", "credentials"}, fault: lab.Answering(http.StatusForbidden, "application/json", saying("DENIED"))},
+		{name: "at a path that never ends", request: begin, want: "503 UNKNOWN", words: []string{"4096 bytes"}, fault: locating(func(r *http.Request) string { return "/" + strings.Repeat("x", 5000) })},
+		{name: "nowhere", request: begin, want: "503 UNKNOWN", fault: lab.Answering(http.StatusAccepted, "", "")},
+		{name: "no uploads", request: begin, want: "503 UNKNOWN", words: []string{"403 DENIED", "credentials"}, fault: lab.Answering(http.StatusForbidden, "application/json", saying("DENIED"))},
 		{name: "too many uploads", request: begin, want: "429 TOOMANYREQUESTS", fault: lab.Answering(http.StatusTooManyRequests, "application/json", saying("TOOMANYREQUESTS"))},
 		{name: "no space", request: begin, want: "507 UNKNOWN", fault: lab.Answering(http.StatusInsufficientStorage, "", "SECRET")},
 		{name: "another blob", request: read, want: "200", cut: true, fault: lab.Only(lab.Blobs, lab.Altering(lab.Flip))},
@@ -68,7 +68,7 @@ func TestMisbehavingMirror(t *testing.T) {
 		{name: "more than a blob", request: read, want: "200", cut: true, fault: lab.Only(lab.Blobs, lab.Altering(lab.Longer))},
 		{name: "a blob that stops in the middle", request: read, want: "200", cut: true, fault: lab.Only(lab.Blobs, lab.HangingAfter(1<<19))},
 		{name: "a blob that is gone meanwhile", request: read, want: "404 BLOB_UNKNOWN", fault: lab.Only(lab.Blobs, lab.Answering(http.StatusNotFound, "", "SECRET"))},
-		{name: "another part of a blob", request: read + " 5-9", want: "503 UNAVAILABLE", words: []string{"another part"}, fault: lab.Only(lab.Blobs, func(w http.ResponseWriter, r *http.Request, registry http.Handler) {
+		{name: "another part of a blob", request: read + " 5-9", want: "503 UNKNOWN", words: []string{"another part"}, fault: lab.Only(lab.Blobs, func(w http.ResponseWriter, r *http.Request, registry http.Handler) {
 			r.Header.Set("Range", "bytes=6-10")
 			registry.ServeHTTP(w, r)
 		})},
@@ -76,26 +76,26 @@ func TestMisbehavingMirror(t *testing.T) {
 			r.Header.Del("Range")
 			registry.ServeHTTP(w, r)
 		})},
-		{name: "a blob of no size", request: read, want: "503 UNAVAILABLE", words: []string{"how large"}, fault: func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		{name: "a blob of no size", request: read, want: "503 UNKNOWN", words: []string{"how large"}, fault: func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 			w.Header().Set("Transfer-Encoding", "chunked")
 		}},
 		{name: "a token that expires", request: read, want: "200", fault: lab.Tokens(1)},
-		{name: "no access any more", request: read, want: "503 UNAVAILABLE", words: []string{"the Secret tagger/mirror-registry-config"}, fault: lab.Basic("u", "p")},
-		{name: "another manifest", request: readManifest, want: "503 UNAVAILABLE", words: []string{"another manifest"}, fault: lab.Only(lab.Manifests, lab.Altering(lab.Flip))},
-		{name: "a manifest that never ends", request: readManifest, want: "503 UNAVAILABLE", words: []string{"4194304 bytes"}, fault: lab.Only(lab.Manifests, lab.Endless(ocispec.MediaTypeImageManifest, 1<<30, false))},
+		{name: "no access any more", request: read, want: "503 UNKNOWN", words: []string{"the Secret tagger/mirror-registry-config"}, fault: lab.Basic("u", "p")},
+		{name: "another manifest", request: readManifest, want: "503 UNKNOWN", words: []string{"another manifest"}, fault: lab.Only(lab.Manifests, lab.Altering(lab.Flip))},
+		{name: "a manifest that never ends", request: readManifest, want: "503 UNKNOWN", words: []string{"4194304 bytes"}, fault: lab.Only(lab.Manifests, lab.Endless(ocispec.MediaTypeImageManifest, 1<<30, false))},
 		{name: "a page of a manifest's type", request: readManifest, want: "200", fault: lab.Only(lab.Manifests, typed("text/html"))},
-		{name: "an error", request: readManifest, want: "503 UNAVAILABLE", words: []string{"answered 500"}, fault: lab.Answering(http.StatusInternalServerError, "application/json", saying("SECRET"))},
-		{name: "a redirect without end", request: readManifest, want: "503 UNAVAILABLE", fault: lab.Looping},
+		{name: "an error", request: readManifest, want: "503 UNKNOWN", words: []string{"answered 500"}, fault: lab.Answering(http.StatusInternalServerError, "application/json", saying("SECRET"))},
+		{name: "a redirect without end", request: readManifest, want: "503 UNKNOWN", fault: lab.Looping},
 		{name: "a manifest that it does not like", request: putManifest, body: manifest, want: "400 MANIFEST_INVALID", words: []string{"the mirror does not accept it"}, fault: by(http.MethodPut, lab.Answering(http.StatusBadRequest, "application/json", saying("SECRET")))},
 		{name: "a manifest of which it lacks something", request: putManifest, body: manifest, want: "400 MANIFEST_BLOB_UNKNOWN", fault: by(http.MethodPut, lab.Answering(http.StatusNotFound, "application/json", saying("MANIFEST_BLOB_UNKNOWN")))},
 		{name: "a manifest that is too large", request: putManifest, body: manifest, want: "413 SIZE_INVALID", fault: by(http.MethodPut, lab.Answering(http.StatusRequestEntityTooLarge, "", ""))},
-		{name: "a manifest that it changes", request: putManifest, body: manifest, want: "503 UNAVAILABLE", words: []string{"another manifest"}, fault: by(http.MethodPut, lab.WithHeader("Docker-Content-Digest", blob, lab.Answering(http.StatusCreated, "", "")))},
-		{name: "no list of tags", request: tags, want: "503 UNAVAILABLE", words: []string{"no list of tags"}, fault: lab.Answering(http.StatusOK, "application/json", "SECRET")},
+		{name: "a manifest that it changes", request: putManifest, body: manifest, want: "503 UNKNOWN", words: []string{"another manifest"}, fault: by(http.MethodPut, lab.WithHeader("Docker-Content-Digest", blob, lab.Answering(http.StatusCreated, "", "")))},
+		{name: "no list of tags", request: tags, want: "503 UNKNOWN", words: []string{"no list of tags"}, fault: lab.Answering(http.StatusOK, "application/json", "SECRET")},
 		{name: "tags that are none", request: tags, want: "200", fault: lab.Answering(http.StatusOK, "application/json", `{"tags":["-SECRET","<SECRET>","v1"]}`)},
-		{name: "tags without end", request: tags, want: "503 UNAVAILABLE", words: []string{"go on for more than"}, fault: lab.WithHeader("Link", `<https://192.0.2.1/?last=a>; rel="next"`, lab.Answering(http.StatusOK, "", `{"tags":["a"]}`))},
-		{name: "too many tags", request: tags, want: "503 UNAVAILABLE", words: []string{"more than 100000 tags"}, fault: lab.Answering(http.StatusOK, "", `{"tags":["a"`+strings.Repeat(`,"b"`, 100_000)+`]}`)},
+		{name: "tags without end", request: tags, want: "503 UNKNOWN", words: []string{"go on for more than"}, fault: lab.WithHeader("Link", `<https://192.0.2.1/?last=a>; rel="next"`, lab.Answering(http.StatusOK, "", `{"tags":["a"]}`))},
+		{name: "too many tags", request: tags, want: "503 UNKNOWN", words: []string{"more than 100000 tags"}, fault: lab.Answering(http.StatusOK, "", `{"tags":["a"`+strings.Repeat(`,"b"`, 100_000)+`]}`)},
 		{name: "referrers that are none", request: referrers, want: "200", fault: lab.Answering(http.StatusOK, "", `{"manifests":[{"mediaType":"SECRET","digest":"SECRET","size":-1}]}`)},
-		{name: "no list of referrers", request: referrers, want: "503 UNAVAILABLE", fault: lab.Answering(http.StatusOK, "", `SECRET`)},
+		{name: "no list of referrers", request: referrers, want: "503 UNKNOWN", fault: lab.Answering(http.StatusOK, "", `SECRET`)},
 		{name: "tags cannot be deleted", request: "DELETE /v2/ns/app/manifests/v1", want: "405 UNSUPPORTED", words: []string{"does not let the tag v1 be deleted"}, fault: by(http.MethodDelete, lab.Answering(http.StatusMethodNotAllowed, "", ""))},
 		{name: "manifests cannot be deleted", request: "DELETE" + readManifest[3:], want: "405 UNSUPPORTED", words: []string{"which stays"}, fault: by(http.MethodDelete, lab.Answering(http.StatusMethodNotAllowed, "", ""))},
 		{name: "blobs cannot be deleted", request: "DELETE" + read[3:], want: "405 UNSUPPORTED", fault: by(http.MethodDelete, lab.Answering(http.StatusMethodNotAllowed, "", ""))},
@@ -148,19 +148,19 @@ func TestMisbehavingUpload(t *testing.T) {
 		want         string
 		words        []string
 	}{
-		{name: "it goes on at another host", method: http.MethodPatch, want: "503 UNAVAILABLE", words: []string{"another host"}, fault: lab.WithHeader("Location", "https://192.0.2.1/x", lab.Answering(http.StatusAccepted, "", ""))},
+		{name: "it goes on at another host", method: http.MethodPatch, want: "503 UNKNOWN", words: []string{"another host"}, fault: lab.WithHeader("Location", "https://192.0.2.1/x", lab.Answering(http.StatusAccepted, "", ""))},
 		{name: "it is gone", method: http.MethodPatch, want: "404 BLOB_UPLOAD_UNKNOWN", fault: lab.Answering(http.StatusNotFound, "application/json", saying("BLOB_UPLOAD_UNKNOWN"))},
 		{name: "it is elsewhere", method: http.MethodPatch, want: "416 BLOB_UPLOAD_INVALID", fault: lab.Answering(http.StatusRequestedRangeNotSatisfiable, "", "")},
 		{name: "another digest", method: http.MethodPut, want: "400 DIGEST_INVALID", words: []string{"another digest"}, fault: lab.Answering(http.StatusBadRequest, "application/json", saying("DIGEST_INVALID"))},
 		{name: "too large", method: http.MethodPut, want: "413 SIZE_INVALID", fault: lab.Answering(http.StatusRequestEntityTooLarge, "", "SECRET")},
 		{name: "no space", method: http.MethodPut, want: "507 UNKNOWN", fault: lab.Answering(http.StatusInsufficientStorage, "", "SECRET")},
-		{name: "access is refused in the middle", method: http.MethodPatch, want: "503 UNAVAILABLE", fault: func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		{name: "access is refused in the middle", method: http.MethodPatch, want: "503 UNKNOWN", fault: func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			_, _ = io.ReadFull(r.Body, make([]byte, 1))
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 			w.WriteHeader(http.StatusUnauthorized)
 		}},
-		{name: "it is stored before it was sent", method: http.MethodPut, want: "503 UNAVAILABLE", fault: lab.Answering(http.StatusCreated, "", "")},
-		{name: "it is sent elsewhere", method: http.MethodPatch, want: "503 UNAVAILABLE", fault: func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		{name: "it is stored before it was sent", method: http.MethodPut, want: "503 UNKNOWN", fault: lab.Answering(http.StatusCreated, "", "")},
+		{name: "it is sent elsewhere", method: http.MethodPatch, want: "503 UNKNOWN", fault: func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
 			http.Redirect(w, r, "/v2/ns/other/x", http.StatusSeeOther)
 		}},
 		{name: "how far it is", method: http.MethodGet, want: "204", fault: by(http.MethodGet, lab.WithHeader("Range", "0-41", lab.Answering(http.StatusNoContent, "", "")))},
