@@ -96,7 +96,7 @@ func (c *Config) Complete() CompletedConfig {
 const watchTimeout = time.Second
 
 // uploadSecrets is the purpose of the secrets that seal uploads.
-const uploadSecrets = "tagger.dev/upload"
+const uploadSecrets = "tagger.dev/upload" //nolint:gosec // a purpose is no secret
 
 // sealing is a Backend that has its clients hold what all servers are to read.
 type sealing interface {

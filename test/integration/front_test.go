@@ -56,7 +56,7 @@ func TestConformanceInFrontOfDistribution(t *testing.T) {
 			dir := results(t, "distribution-"+version)
 			cmd := exec.CommandContext(t.Context(), program)
 			cmd.Dir = t.TempDir()
-			cmd.Env = append(os.Environ(), "OCI_REGISTRY="+host, "OCI_TLS=disabled", "OCI_VERSION="+version,
+			cmd.Env = append(cmd.Environ(), "OCI_REGISTRY="+host, "OCI_TLS=disabled", "OCI_VERSION="+version,
 				"OCI_REPO1=ns/conformance", "OCI_REPO2=ns/other", "OCI_RESULTS_DIR="+dir)
 			out, err := cmd.CombinedOutput()
 			if !strings.Contains(string(out), "Pass") {

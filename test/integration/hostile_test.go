@@ -168,7 +168,9 @@ func (s *server) attacked(t *testing.T, a attack) string {
 	}
 	defer response.Body.Close()
 	var document struct {
-		Errors []struct{ Code string } `json:"errors"`
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
 	}
 	code := ""
 	if raw, err := io.ReadAll(response.Body); err == nil && json.Unmarshal(raw, &document) == nil && len(document.Errors) > 0 {

@@ -147,7 +147,7 @@ func TestProxy(t *testing.T) {
 			}
 			transport := s.transport()
 			defer transport.CloseIdleConnections()
-			response := must(transport.RoundTrip(request))(t)
+			response := must(transport.RoundTrip(request))(t) //nolint:bodyclose // it is closed below
 			defer response.Body.Close()
 			body := must(io.ReadAll(response.Body))(t)
 			if response.StatusCode != tt.status || tt.body != "" && string(body) != tt.body {
@@ -189,13 +189,13 @@ rules:
 
 	before := s.mostMemory(t)
 	blobs := "http://" + s.forward(t, namespace, "app") + "/v2/" + namespace + "/app/blobs/"
-	pulled := ask(t, http.MethodGet, blobs+zeros.Digest.String(), nil, http.StatusOK)
+	pulled := ask(t, http.MethodGet, blobs+zeros.Digest.String(), nil, http.StatusOK) //nolint:bodyclose // ask closes it
 	verifier := zeros.Digest.Verifier()
 	if n, err := io.Copy(verifier, pulled.Body); err != nil || n != size || !verifier.Verified() {
 		t.Errorf("%d bytes by another digest: %v", n, err)
 	}
 	uploads := "http://" + s.forward(t, namespace, "pushed") + "/v2/" + namespace + "/pushed/blobs/uploads/"
-	begun := must(must(url.Parse(uploads))(t).Parse(ask(t, http.MethodPost, uploads, nil, http.StatusAccepted).Header.Get("Location")))(t)
+	begun := must(must(url.Parse(uploads))(t).Parse(ask(t, http.MethodPost, uploads, nil, http.StatusAccepted).Header.Get("Location")))(t) //nolint:bodyclose // ask closes it
 	hash := digest.Canonical.Digester()
 	content := io.TeeReader(io.LimitReader(rand.NewChaCha8([32]byte{}), size), hash.Hash())
 	sent := must(begun.Parse(ask(t, http.MethodPatch, begun.String(), content, http.StatusAccepted).Header.Get("Location")))(t)
