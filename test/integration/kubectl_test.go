@@ -40,6 +40,7 @@ func kubectlDiscovery(t *testing.T, kubectl string) {
 		{"imageimports", "imgimp", "tagger.dev/v1beta1", "true", "ImageImport"},
 		{"images", "img", "tagger.dev/v1beta1", "true", "Image"},
 		{"mirrorreleases", "tagger.dev/v1beta1", "false", "MirrorRelease"},
+		{"registrytokens", "tagger.dev/v1beta1", "false", "RegistryToken"},
 	}
 	if diff := cmp.Diff(want, words(s.run(t, kubectl, "api-resources"))); diff != "" {
 		t.Errorf("kubectl api-resources (-want +got):\n%s", diff)

@@ -189,13 +189,13 @@ rules:
 
 	before := s.mostMemory(t)
 	blobs := "http://" + s.forward(t, namespace, "app") + "/v2/" + namespace + "/app/blobs/"
-	pulled := ask(t, http.MethodGet, blobs+zeros.Digest.String(), nil, http.StatusOK) //nolint:bodyclose // ask closes it
+	pulled := ask(t, http.MethodGet, blobs+zeros.Digest.String(), nil, http.StatusOK)
 	verifier := zeros.Digest.Verifier()
 	if n, err := io.Copy(verifier, pulled.Body); err != nil || n != size || !verifier.Verified() {
 		t.Errorf("%d bytes by another digest: %v", n, err)
 	}
 	uploads := "http://" + s.forward(t, namespace, "pushed") + "/v2/" + namespace + "/pushed/blobs/uploads/"
-	begun := must(must(url.Parse(uploads))(t).Parse(ask(t, http.MethodPost, uploads, nil, http.StatusAccepted).Header.Get("Location")))(t) //nolint:bodyclose // ask closes it
+	begun := must(must(url.Parse(uploads))(t).Parse(ask(t, http.MethodPost, uploads, nil, http.StatusAccepted).Header.Get("Location")))(t)
 	hash := digest.Canonical.Digester()
 	content := io.TeeReader(io.LimitReader(rand.NewChaCha8([32]byte{}), size), hash.Hash())
 	sent := must(begun.Parse(ask(t, http.MethodPatch, begun.String(), content, http.StatusAccepted).Header.Get("Location")))(t)
@@ -223,20 +223,26 @@ rules:
 	}
 }
 
+// reply is what an answer says, and what of it has not been read.
+type reply struct {
+	Header http.Header
+	Body   io.Reader
+}
+
 // ask makes a request whose answer must have a status, and is read by the caller until the test ends.
-func ask(t *testing.T, method, url string, body io.Reader, want int, header ...string) *http.Response {
+func ask(t *testing.T, method, url string, body io.Reader, want int, header ...string) reply {
 	t.Helper()
 	request := must(http.NewRequestWithContext(t.Context(), method, url, body))(t)
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
 	transport := &http.Transport{ExpectContinueTimeout: patience}
-	response := must(transport.RoundTrip(request))(t)
+	response := must(transport.RoundTrip(request))(t) //nolint:bodyclose // it is closed at the end of the test
 	t.Cleanup(func() { _ = response.Body.Close(); transport.CloseIdleConnections() })
 	if response.StatusCode != want {
 		t.Fatalf("%s %s: status %d, want %d: %s", method, url, response.StatusCode, want, must(io.ReadAll(response.Body))(t))
 	}
-	return response
+	return reply{response.Header, response.Body}
 }
 
 // TestProxyPush pushes through the API port alone, in all ways that clients have, and pulls from the registry port.
