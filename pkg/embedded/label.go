@@ -68,6 +68,11 @@ func manifestLabels(desc ocispec.Descriptor, manifest []byte) (map[string]string
 	if err != nil {
 		return nil, fmt.Errorf("%w: reading manifest %s: %w", errdefs.ErrInvalidArgument, desc.Digest, err)
 	}
+	return referenceLabels(desc, children)
+}
+
+// referenceLabels is manifestLabels of a manifest that was read already.
+func referenceLabels(desc ocispec.Descriptor, children []child) (map[string]string, error) {
 	labels := map[string]string{mediaTypeLabel: desc.MediaType}
 	for i, child := range children {
 		if child.Digest == "" {

@@ -80,7 +80,7 @@ func (s *Store) putManifest(ctx context.Context, repo distribution.Repository, d
 	case err != nil:
 		return fmt.Errorf("%w: %w", distribution.Explain(distribution.ErrManifestInvalid, "invalid manifest: it cannot be read as %s", desc.MediaType), err)
 	}
-	labels, err := manifestLabels(desc, manifest)
+	labels, err := referenceLabels(desc, children)
 	if err != nil {
 		return fmt.Errorf("%w: %w", distribution.Explain(distribution.ErrManifestInvalid, "invalid manifest: it names something by what is not a digest"), err)
 	}

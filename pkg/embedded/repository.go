@@ -57,22 +57,21 @@ func (s *Store) namespaced(ctx context.Context, repo distribution.Repository) (c
 	return namespaces.WithNamespace(ctx, id), nil
 }
 
-// leased returns ctx for calls to containerd whose content is to be held, and
-// the lease that holds it.
-func (r *Repository) leased(ctx context.Context) (context.Context, leases.Lease, error) {
+// leased returns ctx for calls to containerd whose content is to be held.
+func (r *Repository) leased(ctx context.Context) (context.Context, error) {
 	ctx, err := r.store.namespaced(ctx, r.name)
 	if err != nil {
-		return nil, leases.Lease{}, err
+		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lease.ID == "" {
 		r.lease, err = r.store.leases.Create(ctx, leases.WithID(rand.Text()), leases.WithExpiration(r.store.leaseDuration))
 		if err != nil {
-			return nil, leases.Lease{}, fmt.Errorf("leasing content for %s: %w", r.name, err)
+			return nil, fmt.Errorf("leasing content for %s: %w", r.name, err)
 		}
 	}
-	return leases.WithLease(ctx, r.lease.ID), r.lease, nil
+	return leases.WithLease(ctx, r.lease.ID), nil
 }
 
 // Mount reports whether the repository holds desc, after taking it over from
@@ -88,11 +87,11 @@ func (r *Repository) Mount(ctx context.Context, desc ocispec.Descriptor) (bool, 
 	if ok, err := r.mountable(plain, desc); err != nil || !ok {
 		return false, err
 	}
-	ctx, lease, err := r.leased(ctx)
+	ctx, err = r.leased(ctx)
 	if err != nil {
 		return false, err
 	}
-	if err := r.store.leases.AddResource(ctx, lease, leases.Resource{ID: desc.Digest.String(), Type: "content"}); err != nil {
+	if err := r.store.keep(ctx, desc.Digest); err != nil {
 		return false, fmt.Errorf("mounting %s in %s: %w", desc.Digest, r.name, err)
 	}
 	// And looking again once the lease holds it: a collection may have come
@@ -141,7 +140,7 @@ func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, reader i
 }
 
 func (r *Repository) push(ctx context.Context, desc ocispec.Descriptor, reader io.Reader) error {
-	ctx, _, err := r.leased(expectDigest(ctx, desc.Digest))
+	ctx, err := r.leased(expectDigest(ctx, desc.Digest))
 	if err != nil {
 		return err
 	}
