@@ -24,19 +24,10 @@ import (
 )
 
 // pullOptions are the flags of one `kubectl image pull`.
-type pullOptions struct {
-	cluster *cluster
-	streams genericiooptions.IOStreams
-	clock   clock.Clock
-
-	route    routeFlags
-	to       locationFlag
-	platform platformFlag
-	output   outputFlag
-}
+type pullOptions struct{ transferOptions }
 
 func newPullCommand(cluster *cluster, streams genericiooptions.IOStreams, clock clock.Clock) *cobra.Command {
-	o := &pullOptions{cluster: cluster, streams: streams, clock: clock}
+	o := &pullOptions{transferOptions{cluster: cluster, streams: streams, clock: clock}}
 	cmd := &cobra.Command{
 		Use:                   "pull NAME[:TAG|@DIGEST] [--to=DESTINATION] [--via=auto|registry|apiserver] [options]",
 		DisableFlagsInUseLine: true,
@@ -75,7 +66,7 @@ Exit codes: 0 when the image was pulled, 1 when that failed, 130 when the comman
 		ValidArgsFunction: cluster.completeNames,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
-	o.to.add(cmd, "to", "The `DESTINATION` of the image. Absent: podman's or docker's store, whichever runs here.")
+	o.here.add(cmd, "to", "The `DESTINATION` of the image. Absent: podman's or docker's store, whichever runs here.")
 	o.platform.add(cmd, "Pull one platform only, as OS/ARCHITECTURE. Absent: all, or linux and this machine's architecture where only one fits.")
 	o.route.add(cmd)
 	o.output.add(cmd)
@@ -88,27 +79,12 @@ func (o *pullOptions) run(cmd *cobra.Command, arg string) error {
 	if err != nil {
 		return usageError(cmd, "%w", err)
 	}
-	to, err := o.to.parse(cmd)
+	what, err := o.read(cmd, name)
 	if err != nil {
 		return err
 	}
-	platform, err := o.platform.parse(cmd)
-	if err != nil {
-		return err
-	}
-	if err := o.route.validate(cmd, name); err != nil {
-		return err
-	}
-	if err := o.output.validate(cmd); err != nil {
-		return err
-	}
-	session, err := o.cluster.connect()
-	if err != nil {
-		return err
-	}
-	if name, err = name.inNamespace(cmd, session.namespace); err != nil {
-		return err
-	}
+	session, to, platform := what.session, what.here, what.platform
+	name = what.name
 	if to == nil {
 		if to, err = intoStore(ctx, name); err != nil {
 			return stopped(ctx, err)

@@ -20,19 +20,10 @@ import (
 )
 
 // pushOptions are the flags of one `kubectl image push`.
-type pushOptions struct {
-	cluster *cluster
-	streams genericiooptions.IOStreams
-	clock   clock.Clock
-
-	route    routeFlags
-	from     locationFlag
-	platform platformFlag
-	output   outputFlag
-}
+type pushOptions struct{ transferOptions }
 
 func newPushCommand(cluster *cluster, streams genericiooptions.IOStreams, clock clock.Clock) *cobra.Command {
-	o := &pushOptions{cluster: cluster, streams: streams, clock: clock}
+	o := &pushOptions{transferOptions{cluster: cluster, streams: streams, clock: clock}}
 	cmd := &cobra.Command{
 		Use:                   "push NAME[:TAG] [--from=SOURCE] [--via=auto|registry|apiserver] [options]",
 		DisableFlagsInUseLine: true,
@@ -75,7 +66,7 @@ Exit codes: 0 when the image was pushed, 1 when that failed, 130 when the comman
 		ValidArgsFunction: cluster.completeNames,
 		RunE:              func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
-	o.from.add(cmd, "from", "The `SOURCE` to push. Absent: the image that podman or docker calls as NAME says.")
+	o.here.add(cmd, "from", "The `SOURCE` to push. Absent: the image that podman or docker calls as NAME says.")
 	o.platform.add(cmd, "Push one platform of the source only, as OS/ARCHITECTURE. Absent: all.")
 	o.route.add(cmd)
 	o.output.add(cmd)
@@ -91,27 +82,12 @@ func (o *pushOptions) run(cmd *cobra.Command, arg string) error {
 	if name.digest != "" {
 		return usageError(cmd, "a push gives a tag, not a digest: %s:TAG", name.typed)
 	}
-	from, err := o.from.parse(cmd)
+	what, err := o.read(cmd, name)
 	if err != nil {
 		return err
 	}
-	platform, err := o.platform.parse(cmd)
-	if err != nil {
-		return err
-	}
-	if err := o.route.validate(cmd, name); err != nil {
-		return err
-	}
-	if err := o.output.validate(cmd); err != nil {
-		return err
-	}
-	session, err := o.cluster.connect()
-	if err != nil {
-		return err
-	}
-	if name, err = name.inNamespace(cmd, session.namespace); err != nil {
-		return err
-	}
+	session, from, platform := what.session, what.here, what.platform
+	name = what.name
 	if from == nil {
 		if from, err = inStores(ctx, name); err != nil {
 			return stopped(ctx, err)
