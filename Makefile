@@ -30,7 +30,7 @@ DATA_DIR      ?= $(OUTPUT)/run
 KUBERNETES_VERSION := v1.37.2
 KUBERNETES := $(OUTPUT)/kubernetes/$(KUBERNETES_VERSION)
 KUBECTL    := $(KUBERNETES)/kubectl
-demo image release integration bench: export PATH := $(BIN):$(TOOLS):$(PATH):$(KUBERNETES)
+demo image release integration: export PATH := $(BIN):$(TOOLS):$(PATH):$(KUBERNETES)
 integration: export TAGGER_KUBECTL := $(KUBECTL)
 # Reports of the OCI conformance suite.
 integration: export TAGGER_RESULTS := $(OUTPUT)/conformance
@@ -39,7 +39,7 @@ integration: export TAGGER_RESULTS := $(OUTPUT)/conformance
 NODE    := $(OUTPUT)/node
 CLUSTER := $(NODE)/.programs $(NODE)/pause $(addprefix $(KUBERNETES)/, \
 	kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
-cluster e2e: export PATH := $(BIN):$(KUBERNETES):$(NODE):$(TOOLS):$(PATH)
+bench cluster e2e: export PATH := $(BIN):$(KUBERNETES):$(NODE):$(TOOLS):$(PATH)
 
 ##@ Use
 
@@ -128,7 +128,7 @@ e2e-image:
 	IMAGE_DIR=output/e2e IMAGE=localhost/tagger-apiserver:e2e PLATFORMS=linux/$$(go env GOARCH) PUSH= hack/build-image.sh
 
 .PHONY: bench
-bench: build ## Measure what a server needs, which takes minutes; let nothing else run
+bench: build $(NODE)/.programs $(addprefix $(KUBERNETES)/, kube-apiserver kube-controller-manager kubectl) ## Measure what a server needs, which takes minutes; let nothing else run
 	go test -count=1 -timeout 60m -tags bench -v $(TESTFLAGS) ./test/bench/...
 
 .PHONY: fuzz

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -59,7 +60,9 @@ func TestIdle(t *testing.T) {
 type server struct {
 	dir string
 	cmd *exec.Cmd
-	api versioned.Interface
+	// config is the administrator's.
+	config *rest.Config
+	api    versioned.Interface
 }
 
 // start starts a server on a data directory and waits until it is ready.
@@ -82,12 +85,11 @@ func start(t *testing.T, dir string) *server {
 		if err != nil || !bytes.Contains(printed, []byte(`"Serving"`)) {
 			return false, err
 		}
-		config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(s.dir, "kubeconfig"))
-		if err != nil {
+		if s.config, err = clientcmd.BuildConfigFromFlags("", filepath.Join(s.dir, "kubeconfig")); err != nil {
 			return false, nil
 		}
-		config.QPS = -1
-		if s.api, err = versioned.NewForConfig(config); err != nil {
+		s.config.QPS = -1
+		if s.api, err = versioned.NewForConfig(s.config); err != nil {
 			return false, err
 		}
 		status := 0

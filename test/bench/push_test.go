@@ -6,12 +6,12 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
@@ -26,53 +26,125 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/rest"
+
+	"tagger.dev/tagger/pkg/generated/clientset/versioned"
+	"tagger.dev/tagger/test/cluster"
 )
 
 var gib = flag.Int64("gib", 10, "how large the blob is that is pushed and pulled, in GiB")
 
-// TestPush pushes one large blob as a stream and pulls it back, through TLS: at Tagger's registry port, by images/proxy at its API port,
-// with a fifth of the size, and at the registry of the distribution project as it is installed. It prints the time of each, and the
-// most memory that the server ever had.
+// TestPush pushes one large blob as a stream and pulls it back, through TLS: at Tagger's registry port; with a fifth of the size by
+// images/proxy, at its API port and through kube-apiserver; and both sizes at the registry of the distribution project as it is
+// installed. It prints the time of each, and the most memory that the server ever had.
 func TestPush(t *testing.T) {
-	size := *gib << 30
-	fmt.Println("server                       GiB   push       pull       most memory")
-	s := start(t, t.TempDir())
-	token, registry := s.registry(t)
-	measure := func(name string, pid int, base, token string, size int64) {
+	large := *gib << 30
+	small := large / 5
+	fmt.Println("server                                   GiB      push      pull  most memory")
+	measure := func(name string, pid int, base string, config *rest.Config, size int64) {
 		t.Helper()
-		pushed, pulled := pushAndPull(t, base, token, size)
-		fmt.Printf("%-28s %4.1f %6.1f s %8.1f s %9d MiB\n", name, float64(size)/(1<<30), pushed.Seconds(), pulled.Seconds(), mostMemory(t, pid))
+		pushed, pulled := pushAndPull(t, base, config, size)
+		fmt.Printf("%-38s %5.1f %7.1f s %7.1f s %8d MiB\n", name, float64(size)/(1<<30), pushed.Seconds(), pulled.Seconds(), mostMemory(t, pid))
 	}
-	measure("tagger, registry port", s.cmd.Process.Pid, "https://"+registry+"/v2/default/app", token, size)
-	api := s.api.Discovery().RESTClient().Get().URL()
-	proxy := "https://" + api.Host + "/apis/tagger.dev/v1beta1/namespaces/default/images/proxied/proxy/v2/default/proxied"
-	measure("tagger, images/proxy", s.cmd.Process.Pid, proxy, token, size/5)
-	s.stop(t)
-	if err := os.RemoveAll(s.dir); err != nil {
-		t.Fatal(err)
-	}
-	program, err := exec.LookPath("docker-registry")
-	if err != nil {
-		t.Skip("docker-registry is not installed, to which this is compared")
-	}
-	cmd, address := startDistribution(t, program)
-	measure("distribution", cmd.Process.Pid, "https://"+address+"/v2/default/app", "", size)
+	const proxied = "/apis/tagger.dev/v1beta1/namespaces/default/images/proxied/proxy/v2/default/proxied"
+
+	t.Run("standalone", func(t *testing.T) {
+		s := start(t, t.TempDir())
+		measure("tagger, registry port", s.cmd.Process.Pid, "https://"+s.registry(t)+"/v2/default/app", s.anyHost(), large)
+		measure("tagger, images/proxy", s.cmd.Process.Pid, s.config.Host+proxied, s.config, small)
+		s.stop(t)
+	})
+	t.Run("through kube-apiserver", func(t *testing.T) {
+		c, pid := extended(t)
+		config := c.RESTConfig()
+		measure("tagger, images/proxy by kube-apiserver", pid, config.Host+proxied, config, small)
+	})
+	t.Run("distribution", func(t *testing.T) {
+		program, err := exec.LookPath("docker-registry")
+		if err != nil {
+			t.Skip("docker-registry is not installed, to which this is compared")
+		}
+		for _, size := range []int64{large, small} {
+			cmd, address := startDistribution(t, program)
+			measure("distribution", cmd.Process.Pid, "https://"+address+"/v2/default/app", &rest.Config{TLSClientConfig: rest.TLSClientConfig{Insecure: true}}, size)
+		}
+	})
 }
 
-// registry returns the token of the administrator, and the address of the registry port.
-func (s *server) registry(t *testing.T) (token, address string) {
+// anyHost is how the administrator signs in at the registry port, whose certificate is not looked at.
+func (s *server) anyHost() *rest.Config {
+	return &rest.Config{BearerToken: s.config.BearerToken, TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
+}
+
+// extended starts a control plane, with Tagger beside it as an aggregated server, and returns the process of that.
+func extended(t *testing.T) (c *cluster.Cluster, pid int) {
 	t.Helper()
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(s.dir, "kubeconfig"))
+	config := cluster.Config{ControlPlaneOnly: true}
+	if err := cluster.Check(config); err != nil {
+		t.Skip(err)
+	}
+	c, err := cluster.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	port := freePort(t)
+	account, err := c.Extend(t.Context(), "../../artifacts/manifests", port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &bytes.Buffer{}
+	cmd := exec.Command("tagger-apiserver", "--kubeconfig", account, "--data-dir", filepath.Join(t.TempDir(), "data"), "--bind-address", "127.0.0.1",
+		"--secure-port", port, "--registry-port", freePort(t))
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := c.Spawn(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("log of Tagger:\n%s", log)
+		}
+	})
+	api, err := versioned.NewForConfig(c.RESTConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+		_, err := api.TaggerV1beta1().Images("default").List(ctx, metav1.ListOptions{})
+		return err == nil, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return c, cmd.Process.Pid
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+}
+
+// registry returns the address of the registry port.
+func (s *server) registry(t *testing.T) string {
+	t.Helper()
 	printed, err := os.ReadFile(filepath.Join(filepath.Dir(s.dir), "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +153,7 @@ func (s *server) registry(t *testing.T) (token, address string) {
 	if found == nil {
 		t.Fatal("the server does not say where its registry port is")
 	}
-	return config.BearerToken, string(found[1])
+	return string(found[1])
 }
 
 // pattern repeats random bytes, which no disk makes smaller.
@@ -102,20 +174,19 @@ func (p *pattern) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func pushAndPull(t *testing.T, base, token string, size int64) (pushed, pulled time.Duration) {
+func pushAndPull(t *testing.T, base string, config *rest.Config, size int64) (pushed, pulled time.Duration) {
 	t.Helper()
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, WriteBufferSize: 256 << 10, ReadBufferSize: 256 << 10}
-	defer transport.CloseIdleConnections()
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ask := func(method, target string, body io.Reader, want int) *http.Response {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), method, target, body)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if token != "" {
-			request.Header.Set("Authorization", "Bearer "+token)
-		}
-		response, err := transport.RoundTrip(request)
+		response, err := client.Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,8 +29,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -79,21 +77,13 @@ func (b *safeBuffer) String() string {
 func extend(t *testing.T, c *cluster.Cluster, flags ...string) *tagger {
 	t.Helper()
 	x := &tagger{Cluster: c, kube: kubeClient(t, c), api: typed(t, c.RESTConfig()), log: &safeBuffer{}}
-	must := func(args ...string) {
-		t.Helper()
-		if _, err := kubectl(t, c, args...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	must("apply", "-f", filepath.Join(manifests, "namespace.yaml"))
-	must("apply", "-n", home, "-f", filepath.Join(manifests, "rbac.yaml"), "-f", filepath.Join(manifests, "secrets.yaml"))
-	must("apply", "-f", filepath.Join(manifests, "other-namespaces.yaml"), "-f", filepath.Join(manifests, "roles.yaml"))
 	port, registryPort := freePort(t), freePort(t)
 	x.port, x.registry = port, net.JoinHostPort("127.0.0.1", registryPort)
-	must("create", "service", "externalname", "tagger", "-n", home, "--external-name", "localhost", "--tcp", port)
-	must("apply", "-f", filepath.Join(manifests, "apiservice.yaml"))
-	must("patch", "apiservice", "v1beta1.tagger.dev", "--type", "merge", "-p", `{"spec":{"service":{"port":`+port+`}}}`)
-	x.args = append([]string{"--kubeconfig", x.account(t), "--data-dir", filepath.Join(t.TempDir(), "data"), "--bind-address", "127.0.0.1",
+	account, err := c.Extend(t.Context(), manifests, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.args = append([]string{"--kubeconfig", account, "--data-dir", filepath.Join(t.TempDir(), "data"), "--bind-address", "127.0.0.1",
 		"--secure-port", port, "--registry-port", registryPort, "--registry-external-host", x.registry, "--allow-loopback-sources"}, flags...)
 	x.run(t)
 	t.Cleanup(func() {
@@ -113,22 +103,6 @@ func typed(t *testing.T, config *rest.Config) clientset.Interface {
 		t.Fatal(err)
 	}
 	return client
-}
-
-// account returns a kubeconfig of Tagger's service account.
-func (x *tagger) account(t *testing.T) string {
-	t.Helper()
-	config := x.RESTConfig()
-	kubeconfig := clientcmdapi.NewConfig()
-	kubeconfig.Clusters["c"] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData, CertificateAuthority: config.CAFile}
-	kubeconfig.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: x.token(t, home, "tagger")}
-	kubeconfig.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	kubeconfig.CurrentContext = "x"
-	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*kubeconfig, path); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // token returns a token of a service account.
