@@ -24,6 +24,7 @@ import (
 	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/pkg/importer"
 	"tagger.dev/tagger/pkg/queue"
+	imageregistry "tagger.dev/tagger/pkg/registry/tagger/image"
 	imagestorage "tagger.dev/tagger/pkg/registry/tagger/image/storage"
 )
 
@@ -32,7 +33,7 @@ const (
 	latestTag = "latest"
 	// recordTimeout is how long what a push or a deletion does to an Image may take once the content is there: it is not cut short
 	// when the client leaves.
-	recordTimeout = 20 * time.Second
+	recordTimeout = 30 * time.Second
 	// maxConfigBytes bounds what is read of an image's config, for its platform.
 	maxConfigBytes = 1 << 20
 )
@@ -56,8 +57,8 @@ type pusher interface {
 
 // history records what becomes of an Image. Errors are API errors.
 type history interface {
-	RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed) error
-	RecordDeletion(ctx context.Context, namespace, name string, dgst digest.Digest) (*v1beta1.Image, error)
+	RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(context.Context) error) error
+	RecordDeletion(ctx context.Context, namespace, name string, dgst digest.Digest, began time.Time) (*v1beta1.Image, error)
 }
 
 var (
@@ -83,37 +84,33 @@ func (b *imageBackend) PutManifest(ctx context.Context, repo distribution.Reposi
 	if err := b.Backend.PutManifest(ctx, repo, desc, manifest, nil); err != nil {
 		return err
 	}
-	ctx = request.WithNamespace(ctx, repo.Namespace)
-	image, undo, err := b.pushes.Prepare(ctx, repo.Name)
+	pushed := queue.Pushed{From: b.host + "/" + repo.String() + ":" + named[0], Digest: desc.Digest, MediaType: desc.MediaType}
+	pushed.Size, pushed.Platforms = b.describe(ctx, repo, desc, manifest)
+	ctx, cancel := context.WithTimeout(request.WithNamespace(context.WithoutCancel(ctx), repo.Namespace), recordTimeout)
+	defer cancel()
+	prepared, undo, err := b.pushes.Prepare(ctx, repo.Name)
 	if err != nil {
 		return fmt.Errorf("preparing the Image: %w", endpointError(err))
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	if err := b.record(ctx, repo, image, desc, manifest, tags, named[0]); err != nil {
-		undo(ctx)
+	image := &v1beta1.Image{}
+	if err := Scheme.Convert(prepared, image, nil); err != nil {
 		return err
 	}
-	return nil
-}
-
-// record tags what was pushed and puts it in front of the history of its Image. The tag latest follows from that.
-func (b *imageBackend) record(ctx context.Context, repo distribution.Repository, image *tagger.Image, desc ocispec.Descriptor, manifest []byte,
-	tags []string, named string) error {
+	// The tag latest follows from what is recorded.
 	kept := slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return tag == latestTag })
-	if err := b.Backend.PutManifest(ctx, repo, desc, manifest, append(kept, queue.Anchor(desc.Digest))); err != nil {
+	tagged := false
+	err = b.history.RecordPush(ctx, image, pushed, func(ctx context.Context) error {
+		err := b.Backend.PutManifest(ctx, repo, desc, manifest, append(kept, queue.Anchor(desc.Digest)))
+		tagged = err == nil
 		return err
+	})
+	if err == nil {
+		return nil
 	}
-	pushed := queue.Pushed{From: b.host + "/" + repo.String() + ":" + named, Digest: desc.Digest, MediaType: desc.MediaType}
-	pushed.Size, pushed.Platforms = b.describe(ctx, repo, desc, manifest)
-	versioned := &v1beta1.Image{}
-	if err := Scheme.Convert(image, versioned, nil); err != nil {
-		return err
+	if !tagged || imageregistry.Refused(err) { // else it may be recorded, and the schedule stays suspended
+		undo(ctx)
 	}
-	if err := b.history.RecordPush(ctx, versioned, pushed); err != nil {
-		return fmt.Errorf("recording a push: %w", endpointError(err))
-	}
-	return nil
+	return fmt.Errorf("recording a push: %w", endpointError(err))
 }
 
 // describe returns size and platforms of an image, as far as they are known.
@@ -157,19 +154,20 @@ func (b *imageBackend) DeleteTag(ctx context.Context, repo distribution.Reposito
 // DeleteManifest implements distribution.Backend. A manifest that is gone already may still be in the history, where an earlier
 // deletion was cut short.
 func (b *imageBackend) DeleteManifest(ctx context.Context, repo distribution.Repository, dgst digest.Digest) error {
+	began := time.Now()
 	deleteErr := b.Backend.DeleteManifest(ctx, repo, dgst)
 	if deleteErr != nil && !errors.Is(deleteErr, distribution.ErrManifestUnknown) {
 		return deleteErr
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	image, err := b.history.RecordDeletion(ctx, repo.Namespace, repo.Name, dgst)
-	if err != nil {
-		return fmt.Errorf("recording a deletion: %w", endpointError(err))
-	}
+	image, err := b.history.RecordDeletion(ctx, repo.Namespace, repo.Name, dgst, began)
 	if image != nil {
 		klog.FromContext(ctx).Info("What an Image had was deleted at the registry", "image", klog.KObj(image), "digest", dgst)
 		b.deleted(ctx, image, dgst)
+	}
+	if err != nil {
+		return fmt.Errorf("recording a deletion: %w", endpointError(err))
 	}
 	return deleteErr
 }
@@ -192,6 +190,8 @@ func endpointError(err error) error {
 		kind = distribution.ErrNameUnknown
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		kind = distribution.ErrNameInvalid
+	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		kind = distribution.ErrUnavailable
 	default:
 		return err
 	}

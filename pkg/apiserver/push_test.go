@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -26,13 +27,16 @@ import (
 // steps are what a backend, a pusher and a history were asked, in order.
 type steps struct {
 	distribution.Backend
-	done                                    []string
-	put, prepare, recordErr, deleted, leave error // what fails
-	has                                     bool  // the history has what is deleted
+	done                                      []string
+	put, tag, prepare, record, deleted, leave error // what fails
+	has                                       bool  // the history has what is deleted
 }
 
 func (s *steps) PutManifest(_ context.Context, repo distribution.Repository, _ ocispec.Descriptor, _ []byte, tags []string) error {
 	s.done = append(s.done, fmt.Sprintf("put %s %v", repo, tags))
+	if len(tags) > 0 {
+		return s.tag
+	}
 	return s.put
 }
 
@@ -48,18 +52,24 @@ func (s *steps) DeleteTag(_ context.Context, _ distribution.Repository, tag stri
 
 func (s *steps) Prepare(ctx context.Context, name string) (*tagger.Image, func(context.Context), error) {
 	s.done = append(s.done, "prepare "+request.NamespaceValue(ctx)+"/"+name)
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
 	return &tagger.Image{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}}, func(context.Context) { s.done = append(s.done, "undo") }, s.prepare
 }
 
-func (s *steps) RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed) error {
+func (s *steps) RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(context.Context) error) error {
+	if err := tag(ctx); err != nil {
+		return err
+	}
 	s.done = append(s.done, fmt.Sprintf("record %s/%s %s %v %d", image.Namespace, image.Name, pushed.From, pushed.Platforms, pushed.Size))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return s.recordErr
+	return s.record
 }
 
-func (s *steps) RecordDeletion(_ context.Context, namespace, name string, _ digest.Digest) (*v1beta1.Image, error) {
+func (s *steps) RecordDeletion(_ context.Context, namespace, name string, _ digest.Digest, _ time.Time) (*v1beta1.Image, error) {
 	s.done = append(s.done, "forget "+namespace+"/"+name)
 	if !s.has {
 		return nil, s.leave
@@ -83,6 +93,8 @@ func TestPushMeaning(t *testing.T) {
 	record := func(tag string) string { return "record ns/app tagger.example/ns/app:" + tag + " [linux/arm64] 0" }
 	forbidden := apierrors.NewForbidden(tagger.Resource("images"), "app", errors.New("the push creates its Image"))
 	down := errors.New("etcd is down")
+	conflict := apierrors.NewConflict(tagger.Resource("images"), "app", errors.New("the Image was deleted meanwhile"))
+	unavailable := apierrors.NewServiceUnavailable("the push was recorded, but latest could not follow")
 	tests := []struct {
 		name     string
 		repo     distribution.Repository // app when zero
@@ -113,8 +125,20 @@ func TestPushMeaning(t *testing.T) {
 			want: []string{"put ns/app []", "prepare ns/app"}, err: distribution.ErrForbidden,
 		},
 		{
-			name: "it cannot be recorded", tags: []string{"v1"}, fails: steps{recordErr: down},
-			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1"), "undo"}, err: down,
+			name: "it cannot be tagged", tags: []string{"v1"}, fails: steps{tag: down},
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", "undo"}, err: down,
+		},
+		{
+			name: "it is not recorded", tags: []string{"v1"}, fails: steps{record: conflict},
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1"), "undo"}, err: distribution.ErrConflict,
+		},
+		{
+			name: "it may be recorded", tags: []string{"v1"}, fails: steps{record: down},
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")}, err: down,
+		},
+		{
+			name: "it is recorded, without latest", tags: []string{"v1"}, fails: steps{record: unavailable},
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")}, err: distribution.ErrUnavailable,
 		},
 		{
 			name: "the client leaves", tags: []string{"v1"}, gone: true,
@@ -172,6 +196,11 @@ func TestDeletionMeaning(t *testing.T) {
 			name: "an earlier deletion was cut short", do: func(b *imageBackend) error { return b.DeleteManifest(t.Context(), app, dgst) },
 			fails: steps{has: true, deleted: distribution.ErrManifestUnknown},
 			want:  []string{"delete the manifest", "forget ns/app"}, told: true, err: distribution.ErrManifestUnknown,
+		},
+		{
+			name: "latest cannot follow", do: func(b *imageBackend) error { return b.DeleteManifest(t.Context(), app, dgst) },
+			fails: steps{has: true, leave: apierrors.NewServiceUnavailable("it was deleted, but latest could not follow")},
+			want:  []string{"delete the manifest", "forget ns/app"}, told: true, err: distribution.ErrUnavailable,
 		},
 		{
 			name: "an index names it", do: func(b *imageBackend) error { return b.DeleteManifest(t.Context(), app, dgst) },

@@ -124,7 +124,7 @@ func (c *Controller) keep(ctx context.Context, req request, src importer.Source,
 	}
 	// What may fail after this is not what the image needs.
 	if !keeps(history, resolved.Digest, repository) {
-		out.release = c.releaseUnlessRecorded(ctx, req, &out)
+		out.release = c.releaseUnlessRecorded(ctx, req.namespace, req.image, out.ref.ImageReference)
 	}
 	if err := destination.Commit(ctx, map[string]digest.Digest{anchor(resolved.Digest): resolved.Digest}); err != nil {
 		return outcome{}, importer.DestinationFailure(err)

@@ -32,7 +32,7 @@ type placed struct {
 // putInFront records an entry, whose ImportUID nothing else has, as resolved now and in front of an Image's history, whatever else
 // was recorded meanwhile, unless check fails. Where it is in front already none is added. The condition gets reason and message, and
 // the mirror's latest follows. It fails with errBusy, with errImageGone when the Image is gone or was made again since it was read,
-// with what check says, or with an API error.
+// with what check says, or with an API error; with an unfollowedError what was recorded is returned as well.
 func (c *Controller) putInFront(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference, check func(*v1beta1.ImageStatus) error,
 	reason, message string) (placed, error) {
 	done := placed{entry: entry}
@@ -53,21 +53,30 @@ func (c *Controller) putInFront(ctx context.Context, image *v1beta1.Image, entry
 		c.setCondition(&status.Conditions, current.Generation, metav1.ConditionTrue, reason, message)
 		return nil
 	})
-	if err != nil {
+	if updated == nil {
 		return done, err
 	}
 	done.image, done.entry = updated, entry
 	if recorded := entryOfImport(updated.Status.HashReferences, entry.ImportUID); recorded != nil {
 		done.entry = *recorded
 	}
-	return done, nil
+	return done, err
 }
 
 // errUnchanged is why an Image need not be written.
 var errUnchanged = errors.New("nothing is to be changed")
 
+// unfollowedError is why latest at the mirror is not what an Image means, which was written. To do the same again is to try again.
+type unfollowedError struct{ failure error }
+
+func (e *unfollowedError) Error() string {
+	return "latest at the mirror could not follow: " + e.failure.Error() + "; try again"
+}
+
+func (e *unfollowedError) Unwrap() error { return e.failure }
+
 // changeHistory changes the status of an Image, which is the one that was read, and lets the mirror's latest follow. It fails with
-// errBusy, errImageGone, what change says, or an API error; errUnchanged is none.
+// errBusy, errImageGone, what change says, or an API error; errUnchanged is none. With an unfollowedError the Image is returned as well.
 func (c *Controller) changeHistory(ctx context.Context, image *v1beta1.Image, change func(*v1beta1.Image) error) (*v1beta1.Image, error) {
 	unlock, err := c.lockImage(ctx, image.Namespace, image.Name)
 	if err != nil {
@@ -96,6 +105,8 @@ func (c *Controller) changeHistory(ctx context.Context, image *v1beta1.Image, ch
 	}); err != nil && !errors.Is(err, errUnchanged) {
 		return nil, err
 	}
-	c.follow(ctx, updated)
+	if err := c.follow(ctx, updated); err != nil {
+		return updated, &unfollowedError{mirrorFailure(ctx, err)}
+	}
 	return updated, nil
 }

@@ -64,10 +64,10 @@ func (c *Controller) releaseDropped(ctx context.Context, image *v1beta1.Image, b
 	}
 }
 
-// releaseUnlessRecorded asks that the mirror lets go of what is about to get its tag there. Where the import records it, what it
-// returns is withdrawn; where it does not, or this server is killed before, it stays. It returns nil where there was one before.
-func (c *Controller) releaseUnlessRecorded(ctx context.Context, req request, out *outcome) *v1beta1.MirrorRelease {
-	release, created := c.requestRelease(ctx, req.namespace, req.image, []string{out.ref.ImageReference})
+// releaseUnlessRecorded asks that the mirror lets go of what is about to get its tag there. Where that is recorded, what it returns
+// is withdrawn; where it is not, or this server is killed before, it stays. It returns nil where there was one before.
+func (c *Controller) releaseUnlessRecorded(ctx context.Context, namespace, image, reference string) *v1beta1.MirrorRelease {
+	release, created := c.requestRelease(ctx, namespace, image, []string{reference})
 	if !created { // an attempt of it may have begun, which nothing would look after any more
 		return nil
 	}

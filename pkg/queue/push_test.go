@@ -4,6 +4,8 @@
 package queue
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -92,10 +94,18 @@ func TestRecordPush(t *testing.T) {
 			})
 			controller := c.idle()
 			c.clock.SetTime(start.Add(10 * time.Second))
+			pending := 0
 			if err := controller.RecordPush(t.Context(), image, Pushed{
 				From: pushedFrom, Digest: digestA, MediaType: mediaType, Size: 7, Platforms: []string{"linux/amd64"},
+			}, func(context.Context) error {
+				pending = len(c.mirrorReleases())
+				return nil
 			}); err != nil {
 				t.Fatal(err)
+			}
+			// What is tagged at the mirror is let go of where this process ends before the push is recorded.
+			if known := keeps(tt.before, digestA, mirrorRepo); known != (pending == 0) {
+				t.Errorf("%d releases while it was tagged, with it in the history before: %t", pending, known)
 			}
 			status := c.image("app").Status
 			if diff := cmp.Diff(tt.want, places(status.HashReferences)); diff != "" {
@@ -130,12 +140,66 @@ func TestRecordPushToWhatIsGone(t *testing.T) {
 	c := newCluster(t)
 	image := newImage("app", "uid-app")
 	c.put(newImage("app", "uid-other"))
-	err := c.idle().RecordPush(t.Context(), image, Pushed{From: pushedFrom, Digest: digestA})
+	err := c.idle().RecordPush(t.Context(), image, Pushed{From: pushedFrom, Digest: digestA}, tagged)
 	if !apierrors.IsConflict(err) {
 		t.Errorf("%v, want a conflict", err)
 	}
 	if writes := c.writes(); len(writes) > 0 {
 		t.Errorf("written: %v", writes)
+	}
+	if releases := len(c.mirrorReleases()); releases != 1 {
+		t.Errorf("%d releases of what was tagged, want 1", releases)
+	}
+}
+
+// tagged is a push that got its tags.
+func tagged(context.Context) error { return nil }
+
+// TestPushWithoutLatest records pushes and deletions, and says so, where latest at the mirror cannot follow. To repeat them is to try
+// that again.
+func TestPushWithoutLatest(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	image.Status.HashReferences = []v1beta1.HashReference{generationOf(mirrorRepo, digestB, 5)}
+	c.put(image)
+	c.mirror.content[digestA], c.mirror.content[digestB] = true, true
+	controller := c.idle()
+	c.clock.SetTime(start.Add(10 * time.Second))
+	push := func() error {
+		return controller.RecordPush(t.Context(), image, Pushed{From: pushedFrom, Digest: digestA, MediaType: mediaType}, tagged)
+	}
+	remove := func() error {
+		_, err := controller.RecordDeletion(t.Context(), "ns", "app", digestA, start.Add(20*time.Second))
+		return err
+	}
+	for _, tt := range []struct {
+		name   string
+		do     func() error
+		want   []place
+		latest digest.Digest
+	}{
+		{"a push", push, []place{{Image: at(mirrorRepo, digestA), At: 10}, {Image: at(mirrorRepo, digestB), At: 5}}, digestA},
+		{"a deletion", remove, []place{{Image: at(mirrorRepo, digestB), At: 5}}, digestB},
+	} {
+		refused := true
+		c.mirror.committing = func(string) error {
+			if refused {
+				return errors.New("refused")
+			}
+			return nil
+		}
+		for range 2 {
+			if err := tt.do(); apierrors.IsServiceUnavailable(err) != refused || !refused && err != nil {
+				t.Errorf("%s: %v, with the mirror refusing: %t", tt.name, err, refused)
+			}
+			if diff := cmp.Diff(tt.want, places(c.image("app").Status.HashReferences)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+			}
+			refused = false
+		}
+		if latest := c.mirror.tagged()["latest"]; latest != tt.latest {
+			t.Errorf("%s: latest at the mirror is %q, want %q", tt.name, latest, tt.latest)
+		}
 	}
 }
 
@@ -147,10 +211,19 @@ func TestRecordDeletion(t *testing.T) {
 	tests := []struct {
 		name   string
 		before []v1beta1.HashReference
+		there  bool // at the mirror, again
 		want   []place
 		status metav1.ConditionStatus // empty: untouched
 		latest digest.Digest
 	}{
+		{
+			name: "what was pushed again since", before: []v1beta1.HashReference{generationOf(mirrorRepo, digestA, 30)}, there: true,
+			want: []place{{Image: at(mirrorRepo, digestA), At: 30}}, latest: digestA,
+		},
+		{
+			name: "what was pushed before, and recorded since", before: []v1beta1.HashReference{generationOf(mirrorRepo, digestA, 30)},
+			status: metav1.ConditionUnknown, want: []place{},
+		},
 		{
 			name: "the current one", before: []v1beta1.HashReference{pushed, older}, status: metav1.ConditionTrue,
 			want: []place{{Image: at(mirrorRepo, digestB)}}, latest: digestB,
@@ -171,7 +244,8 @@ func TestRecordDeletion(t *testing.T) {
 			image := newImage("app", "uid-app")
 			image.Status.HashReferences = tt.before
 			c.put(image)
-			changed, err := c.idle().RecordDeletion(t.Context(), "ns", "app", digestA)
+			c.mirror.content[digestA] = tt.there
+			changed, err := c.idle().RecordDeletion(t.Context(), "ns", "app", digestA, start.Add(20*time.Second))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,7 +266,7 @@ func TestRecordDeletion(t *testing.T) {
 	}
 	t.Run("of no Image", func(t *testing.T) {
 		c := newCluster(t)
-		if changed, err := c.idle().RecordDeletion(t.Context(), "ns", "app", digestA); err != nil || changed != nil {
+		if changed, err := c.idle().RecordDeletion(t.Context(), "ns", "app", digestA, start); err != nil || changed != nil {
 			t.Errorf("%v, %v, want nothing", changed, err)
 		}
 	})

@@ -102,7 +102,7 @@ func (c *Controller) recordInImage(ctx context.Context, imp, before *v1beta1.Ima
 		return err
 	}
 	c.withdrawRelease(ctx, image, out.release)
-	c.follow(ctx, image)
+	c.followLater(ctx, image)
 	return nil
 }
 
@@ -113,21 +113,28 @@ func (c *Controller) resume(ctx context.Context, imp *v1beta1.ImageImport, out o
 		return err
 	}
 	if image, err := c.imageOf(ctx, imp); err == nil {
-		c.follow(ctx, image)
+		c.followLater(ctx, image)
 	}
 	unlock()
 	return c.succeed(ctx, imp, out)
 }
 
+// followLater is follow for what is repeated: where it fails the next import does it.
+func (c *Controller) followLater(ctx context.Context, image *v1beta1.Image) {
+	if err := c.follow(ctx, image); err != nil {
+		klog.FromContext(ctx).Error(err, "Could not let latest at the mirror follow the Image")
+	}
+}
+
 // follow lets latest at the mirror name what the Image means now. It looks at the Image again afterwards: of several replicas
-// that do this at once, whichever comes last has then set what the Image means. Where it fails the next import does it.
-func (c *Controller) follow(ctx context.Context, image *v1beta1.Image) {
+// that do this at once, whichever comes last has then set what the Image means.
+func (c *Controller) follow(ctx context.Context, image *v1beta1.Image) error {
 	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
 	for {
 		set, err := c.pointLatest(ctx, image)
 		if err == nil && !set {
-			return
+			return nil
 		}
 		now := (*v1beta1.Image)(nil)
 		if err == nil {
@@ -135,12 +142,11 @@ func (c *Controller) follow(ctx context.Context, image *v1beta1.Image) {
 		}
 		switch {
 		case apierrors.IsNotFound(err):
-			return
+			return nil
 		case err != nil:
-			klog.FromContext(ctx).Error(err, "Could not let latest at the mirror follow the Image")
-			return
+			return err
 		case current(now) == current(image):
-			return
+			return nil
 		}
 		image = now
 	}

@@ -87,7 +87,7 @@ func (c *Controller) checkSource(ctx context.Context, image *v1beta1.Image, entr
 // RecordRollback puts an entry in front of an Image's history, as resolved now, whatever else was recorded meanwhile, and
 // returns it as it was recorded. Where it is in front already it stays there, and no entry is added: unchanged. The mirror's latest
 // follows. It fails with a conflict when the Image is gone, or was made again, since it was read. Errors are API errors; after a
-// timeout nobody knows whether it was recorded.
+// timeout nobody knows whether it was recorded, and with service unavailable it may be, without latest at the mirror.
 func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference) (
 	recorded v1beta1.HashReference, unchanged bool, err error) {
 	notRecorded := func(why string) error {
@@ -108,16 +108,16 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 		return entry, false, notRecorded("the Image was deleted while it was rolled back")
 	case errors.Is(err, errHistoryMoved):
 		return entry, false, notRecorded("an import was recorded meanwhile; look at the history and try again")
-	case err != nil && ctx.Err() != nil:
+	case placed.image == nil && err != nil && ctx.Err() != nil:
 		return entry, false, apierrors.NewTimeoutError(
 			"the Image was not written in time, as far as is known: look at its history, and at spec.suspend, before trying again", 1)
-	case err != nil:
+	case placed.image == nil:
 		return entry, false, err
 	}
 	if placed.dropped {
 		c.anchorAgain(ctx, placed.image, &entry)
 	}
-	return placed.entry, placed.unchanged, nil
+	return placed.entry, placed.unchanged, unfollowed("the Image was rolled back, but ", err)
 }
 
 // errHistoryMoved is why an entry is not recorded that is the current one no more.

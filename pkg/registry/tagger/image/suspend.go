@@ -6,11 +6,13 @@ package image
 import (
 	"context"
 	"errors"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/klog/v2"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -32,12 +34,15 @@ func Refreshes(image *tagger.Image) bool {
 	return image.Spec.RefreshInterval != nil && !image.Spec.Suspend
 }
 
+// resumeTimeout is how long it is tried to let a schedule go on.
+const resumeTimeout = 5 * time.Second
+
 // SuspendRefresh suspends the schedule of an Image as the requester, so that no refresh undoes what a person chose. It does not
-// authorise. It returns the Image as it is then, and what lets the schedule go on when what it was suspended for is refused
-// afterwards. Both fail with a conflict when that is not the Image any more that was read, and the latter does when somebody else
-// changed it since.
+// authorise, and fails with a conflict when that is not the Image any more that was read. It returns the Image as it is then, and what
+// lets the schedule go on when what it was suspended for is refused afterwards, unless somebody else changed the Image since: that is
+// tried also where ctx has ended.
 func SuspendRefresh(ctx context.Context, writer *requester.Writer, images rest.Updater, image *tagger.Image, dryRun []string) (
-	*tagger.Image, func(context.Context) error, error) {
+	*tagger.Image, func(context.Context), error) {
 	target := Target(ctx, image.Name)
 	already := false
 	obj, err := writer.Update(ctx, images, target, func(obj runtime.Object) error {
@@ -52,10 +57,12 @@ func SuspendRefresh(ctx context.Context, writer *requester.Writer, images rest.U
 		return nil, nil, err
 	}
 	suspended := obj.(*tagger.Image)
-	return suspended, func(ctx context.Context) error {
-		if already { // by somebody who wants it so
-			return nil
+	return suspended, func(ctx context.Context) {
+		if already || len(dryRun) > 0 { // by somebody who wants it so, or not at all
+			return
 		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeTimeout)
+		defer cancel()
 		_, err := writer.Update(ctx, images, target, func(obj runtime.Object) error {
 			current := obj.(*tagger.Image)
 			if current.UID != suspended.UID || current.Generation != suspended.Generation {
@@ -64,8 +71,15 @@ func SuspendRefresh(ctx context.Context, writer *requester.Writer, images rest.U
 			current.Spec.Suspend = false
 			return nil
 		}, nil)
-		return err
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			klog.FromContext(ctx).Error(err, "Could not resume the refresh of an Image, for nothing came of what it was suspended for", "image", klog.KObj(suspended))
+		}
 	}, nil
+}
+
+// Refused reports whether an error of a write says that nothing was written. Of others, a timeout for one, that is not known.
+func Refused(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsInvalid(err)
 }
 
 func changed(image *tagger.Image, how string) error {

@@ -9,7 +9,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
@@ -38,7 +37,7 @@ func NewPushes(images PushStore, writer *requester.Writer) *Pushes {
 
 // Prepare returns the Image of that name, in the namespace of ctx, as a push can be recorded in it: one that is absent is created,
 // which needs the right to create images, and a schedule is suspended, so that no refresh undoes the push, which needs that to
-// update them. What it returns as well lets the schedule go on where the push is not recorded after all. Errors are API errors.
+// update them. What it returns as well lets the schedule go on where the push is refused after all. Errors are API errors.
 func (p *Pushes) Prepare(ctx context.Context, name string) (_ *tagger.Image, undo func(context.Context), err error) {
 	undo = func(context.Context) {}
 	img, err := p.imageOf(ctx, name)
@@ -61,11 +60,7 @@ func (p *Pushes) Prepare(ctx context.Context, name string) (_ *tagger.Image, und
 	if err != nil {
 		return nil, undo, err
 	}
-	return img, func(ctx context.Context) {
-		if err := resume(ctx); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			klog.FromContext(ctx).Error(err, "Could not resume the refresh of an Image whose push failed", "image", klog.KObj(img))
-		}
-	}, nil
+	return img, resume, nil
 }
 
 func (p *Pushes) imageOf(ctx context.Context, name string) (*tagger.Image, error) {

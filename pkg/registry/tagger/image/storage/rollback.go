@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
@@ -139,7 +138,7 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
-	suspend, resume := image.Refreshes(img), func(context.Context) error { return nil }
+	suspend, resume := image.Refreshes(img), func(context.Context) {}
 	if suspend {
 		var err error
 		if img, resume, err = image.SuspendRefresh(ctx, r.writer, r.images, img, dryRun); err != nil {
@@ -148,7 +147,7 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 	}
 	if history := img.Status.HashReferences; unchanged && (len(history) == 0 || history[0].ImageReference != entry.ImageReference) {
 		err := apierrors.NewConflict(tagger.Resource("images"), img.Name, errors.New("an import was recorded meanwhile; look at the history and try again"))
-		r.undo(ctx, img, resume, err)
+		resume(ctx)
 		return nil, err
 	}
 	if len(dryRun) > 0 {
@@ -158,7 +157,9 @@ func (r *RollbackREST) rollBack(ctx context.Context, img *tagger.Image, index in
 	} else {
 		var err error
 		if entry, unchanged, err = r.rollbacker.Record(ctx, img, entry); err != nil {
-			r.undo(ctx, img, resume, err)
+			if image.Refused(err) { // else nobody knows, and the schedule stays suspended
+				resume(ctx)
+			}
 			return nil, err
 		}
 	}
@@ -195,17 +196,4 @@ func (r *RollbackREST) check(ctx context.Context, img *tagger.Image, entry *tagg
 	ctx, cancel := context.WithDeadline(ctx, waitUntil(ctx, began))
 	defer cancel()
 	return r.rollbacker.Check(ctx, img, entry)
-}
-
-// undo lets the schedule go on that was suspended for a rollback which was not recorded. Where that is not known for sure, the
-// schedule stays suspended.
-func (r *RollbackREST) undo(ctx context.Context, img *tagger.Image, resume func(context.Context) error, refusal error) {
-	if !apierrors.IsConflict(refusal) && !apierrors.IsNotFound(refusal) && !apierrors.IsForbidden(refusal) && !apierrors.IsInvalid(refusal) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
-	defer cancel()
-	if err := resume(ctx); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		klog.FromContext(ctx).Error(err, "Could not resume the refresh of an Image whose rollback failed", "image", klog.KObj(img))
-	}
 }

@@ -159,7 +159,11 @@ func (b *binder) override(ctx context.Context, imp *tagger.ImageImport, image *t
 	if err != nil {
 		return nil, nil, err
 	}
-	return image, undo(image, options, resume), nil
+	return image, func(ctx context.Context, success bool) {
+		if !success {
+			resume(ctx)
+		}
+	}, nil
 }
 
 // undo returns what takes back a write to an Image when the import that it was for is refused afterwards.
