@@ -63,8 +63,9 @@ type RegistryConfig struct {
 	// CertificateAuthority is, in PEM, the authority of what TLS serves; nil where that is of none of Tagger's own.
 	CertificateAuthority []byte
 	// Host is what references to the endpoint begin with, and whom tokens are for: HOST or HOST:PORT.
-	Host    string
-	Backend distribution.Backend
+	Host string
+	// Backend returns what the endpoint serves. Keys are those of all servers on the same etcd, for what it has clients hold.
+	Backend func(keys front.Keys) distribution.Backend
 	// Tokens says whose a token is. An error is of who was asked, and not of the token.
 	Tokens authenticator.Token
 	// Deleted is told of deletions that took something from an Image's history.
@@ -98,17 +99,12 @@ const watchTimeout = time.Second
 // uploadSecrets is the purpose of the secrets that seal uploads.
 const uploadSecrets = "tagger.dev/upload" //nolint:gosec // a purpose is no secret
 
-// sealing is a Backend that has its clients hold what all servers are to read.
-type sealing interface {
-	ShareKeys(keys func(ctx context.Context) ([][]byte, error))
-}
-
-var _ sealing = &front.Front{}
-
 // Server is the whole of Tagger's server. Run it once.
 type Server struct {
 	generic  *genericapiserver.GenericAPIServer
 	registry *registryServer // nil where there is none
+	// retired is closed when the server is asked to stop and nobody sends it new requests any more, as far as that is known.
+	retired chan struct{}
 }
 
 // New builds a server. ctx ends when the server is asked to stop; it is not what stops it.
@@ -161,14 +157,11 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	}
 	var backend distribution.Backend
 	if c.extra.Registry != nil {
-		if sealing, ok := c.extra.Registry.Backend.(sealing); ok {
-			sealing.ShareKeys(func(ctx context.Context) ([][]byte, error) { return tokens.Secrets(ctx, uploadSecrets, front.KeyBytes) })
-		}
-		backend = &imageBackend{
-			Backend: c.extra.Registry.Backend, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted,
-		}
+		content := c.extra.Registry.Backend(func(ctx context.Context) ([][]byte, error) { return tokens.Secrets(ctx, uploadSecrets, front.KeyBytes) })
+		backend = &imageBackend{Backend: content, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted}
 	}
-	proxied, err := c.proxied(generic, backend)
+	server := &Server{generic: generic, retired: make(chan struct{})}
+	proxied, err := c.proxied(generic, backend, server.retired)
 	if err != nil {
 		return nil, err
 	}
@@ -179,18 +172,28 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err := addImports(generic, imports); err != nil {
 		return nil, err
 	}
-	server := &Server{generic: generic}
 	if backend != nil {
 		server.registry = newRegistryServer(c.extra.Registry, backend, tokens, c.generic.Authorization.Authorizer)
+		// Before the API closes, by which pushes are recorded.
+		if err := generic.AddPreShutdownHook("tagger-registry", func() error {
+			<-server.retired
+			server.registry.stop()
+			return nil
+		}); err != nil {
+			return nil, err
+		}
 	}
 	return server, nil
 }
 
 // Run serves until ctx ends, then drains: imports that run may end, requests are answered, and both ports close.
 func (s *Server) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(s.generic.ShutdownDelayDuration, func() { close(s.retired) })
+	})()
 	if s.registry != nil {
 		s.registry.start(ctx)
-		defer s.registry.stop(ctx)
+		defer s.registry.close() // where the API did not start
 	}
 	return s.generic.PrepareRun().RunWithContext(ctx)
 }

@@ -34,8 +34,6 @@ const (
 	// share of them.
 	proxiedPerUser = 32
 	proxied        = 256
-	// stallTimeout is how long clients may take nothing of an answer. How long they may send nothing the endpoint bounds.
-	stallTimeout = 2 * time.Minute
 )
 
 // longRunning tells the requests that no timeout ends: watches, and what moves blobs, as kube-apiserver has it for any proxy.
@@ -46,18 +44,15 @@ var longRunning = genericfilters.BasicLongRunningRequestCheck(sets.NewString("wa
 type proxy struct {
 	endpoint                 http.Handler
 	users, namespaces, total *limit.Keyed
-	stall                    time.Duration
 	underWay                 waitgroup.SafeWaitGroup
 }
 
 func newProxy(backend distribution.Backend, authz authorizer.Authorizer, limits distribution.Options) *proxy {
-	registerProxyMetrics()
 	return &proxy{
-		endpoint:   distribution.New(backend, &proxyAuthorizer{authz}, limits),
+		endpoint:   newCounted("proxy", distribution.New(backend, &proxyAuthorizer{authz}, limits)),
 		users:      limit.NewKeyed(proxiedPerUser),
 		namespaces: limit.NewKeyed(limit.Share(proxied)),
 		total:      limit.NewKeyed(proxied),
-		stall:      stallTimeout,
 	}
 }
 
@@ -88,9 +83,7 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer leave()
-	response, r := newLively(w, r, p.stall)
-	defer response.end()
-	distribution.Under(prefix, p.endpoint).ServeHTTP(response, r)
+	distribution.Under(prefix, p.endpoint).ServeHTTP(w, r)
 	return nil
 }
 
@@ -147,7 +140,7 @@ func (p *proxy) enter(user, namespace string) (leave func(), err error) {
 
 // drain lets requests end that are under way, as the registry port does, and begins no others. The generic server does not wait for
 // what is long running.
-func (p *proxy) drain() error {
+func (p *proxy) drain() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -160,7 +153,6 @@ func (p *proxy) drain() error {
 	case <-timeout.C:
 		klog.Background().Info("Requests to images/proxy are cut off")
 	}
-	return nil
 }
 
 // proxyAuthorizer lets the user of a request do what that may do with images/layers, in the namespace that the request names: a
@@ -195,11 +187,16 @@ func (noRegistry) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	}, w)
 }
 
-// proxied returns the storage of images/proxy, which serves backend, unless that is nil. The server waits for it at its shutdown.
-func (c CompletedConfig) proxied(server *genericapiserver.GenericAPIServer, backend distribution.Backend) (*imagestorage.ProxyREST, error) {
+// proxied returns the storage of images/proxy, which serves backend, unless that is nil. The server waits for it at its shutdown, from
+// when it is retired.
+func (c CompletedConfig) proxied(server *genericapiserver.GenericAPIServer, backend distribution.Backend, retired <-chan struct{}) (*imagestorage.ProxyREST, error) {
 	if backend == nil {
 		return imagestorage.NewProxyREST(noRegistry{}), nil
 	}
 	p := newProxy(backend, c.generic.Authorization.Authorizer, c.extra.Registry.Limits)
-	return imagestorage.NewProxyREST(p), server.AddPreShutdownHook("tagger-images-proxy", p.drain)
+	return imagestorage.NewProxyREST(p), server.AddPreShutdownHook("tagger-images-proxy", func() error {
+		<-retired
+		p.drain()
+		return nil
+	})
 }

@@ -29,7 +29,7 @@ const (
 	maxConnections = 4096
 	// maxStreams bounds how many requests one of them has at once.
 	maxStreams = 100
-	// closeTimeout is how long downloads may go on at the shutdown.
+	// closeTimeout is how long uploads and downloads may go on at the shutdown.
 	closeTimeout = 10 * time.Second
 )
 
@@ -44,7 +44,7 @@ func newRegistryServer(config *RegistryConfig, backend distribution.Backend, tok
 	options := config.Limits
 	options.Service, options.Tokens = config.Host, &handshake{callers, authz}
 	return &registryServer{config: config, server: &http.Server{
-		Handler:           distribution.New(backend, &layersAuthorizer{callers, authz}, options),
+		Handler:           newCounted("port", distribution.New(backend, &layersAuthorizer{callers, authz}, options)),
 		TLSConfig:         config.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
@@ -61,10 +61,13 @@ func (r *registryServer) start(ctx context.Context) {
 	}()
 }
 
-func (r *registryServer) stop(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+// stop takes no more requests, and lets those end that are under way.
+func (r *registryServer) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := r.server.Shutdown(ctx); err != nil {
-		_ = r.server.Close() // downloads that would take longer are cut off
+		r.close() // what would take longer is cut off
 	}
 }
+
+func (r *registryServer) close() { _ = r.server.Close() }

@@ -44,6 +44,8 @@ type Options struct {
 	// StallTimeout ends a request whose body does not go on, and one with a manifest
 	// that has not come by then. Default one minute.
 	StallTimeout time.Duration
+	// TakeTimeout ends a request of whose answer nothing is taken. Default two minutes.
+	TakeTimeout time.Duration
 	// Tokens gives tokens of the handshake, for the service of the name Service.
 	// Default: none, and Basic alone is offered.
 	Tokens  Tokens
@@ -54,6 +56,7 @@ func (o Options) withDefaults() Options {
 	o.MaxManifestBytes = cmp.Or(o.MaxManifestBytes, 4<<20)
 	o.MaxBlobBytes = cmp.Or(o.MaxBlobBytes, math.MaxInt64)
 	o.StallTimeout = cmp.Or(o.StallTimeout, time.Minute)
+	o.TakeTimeout = cmp.Or(o.TakeTimeout, 2*time.Minute)
 	return o
 }
 
@@ -79,6 +82,13 @@ type handler struct {
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	controller := http.NewResponseController(w)
+	response := &movingResponse{ResponseWriter: w, controller: controller, timeout: h.options.TakeTimeout}
+	defer response.leave()
+	h.serve(response, r, controller)
+}
+
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, controller *http.ResponseController) {
 	header := w.Header()
 	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -96,7 +106,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case nil, http.NoBody:
 		r.Body = http.NoBody
 	default:
-		body := &movingBody{ReadCloser: r.Body, controller: http.NewResponseController(w), timeout: h.options.StallTimeout}
+		body := &movingBody{ReadCloser: r.Body, controller: controller, timeout: h.options.StallTimeout}
 		r.Body, leave = body, body.leave
 	}
 

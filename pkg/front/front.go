@@ -44,10 +44,6 @@ var _ distribution.Backend = (*Front)(nil)
 // New returns a Front that has asked nobody yet.
 func New(config Config) *Front { return &Front{config} }
 
-// ShareKeys has uploads be sealed by other keys than those of the Config. It is called
-// before the Front is used.
-func (f *Front) ShareKeys(keys func(ctx context.Context) ([][]byte, error)) { f.config.Keys = keys }
-
 // backend returns what has the repositories of a namespace, nil where nothing does.
 func (f *Front) backend(ctx context.Context, repo distribution.Repository) (distribution.Backend, error) {
 	registry, err := f.config.Mirrors.Registry(ctx, repo.Namespace)

@@ -170,7 +170,7 @@ func TestWhere(t *testing.T) {
 	all.Misbehave(note("all"))
 	stored := lab.New(t, lab.TrustedTLS)
 	stored.Misbehave(note("store"))
-	store := New(Config{Mirrors: mirrors{"none": registryAt(t, stored)}, Keys: ProcessKeys(), Clock: clock.RealClock{}})
+	store := New(Config{Mirrors: mirrors{"none": registryAt(t, stored)}, Keys: oneKey(), Clock: clock.RealClock{}})
 	withStore := serve(t, Config{Mirrors: mirrors{"one": registryAt(t, one)}, Store: store})
 	e := serve(t, Config{Mirrors: mirrors{"one": registryAt(t, one), "all": registryAt(t, all, inOneRepository), "a-b": registryAt(t, all, inOneRepository)}})
 	blob := digest.FromString("x").String()

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -29,13 +28,6 @@ const (
 // same in all servers of an endpoint. The first one seals; the others were the first
 // one less than a day ago. It is called concurrently.
 type Keys func(ctx context.Context) ([][]byte, error)
-
-// ProcessKeys returns Keys that no other process has: uploads end with it.
-func ProcessKeys() Keys {
-	key := make([]byte, KeyBytes)
-	_, _ = rand.Read(key) // never fails
-	return func(context.Context) ([][]byte, error) { return [][]byte{key}, nil }
-}
 
 // state is what the ID of an upload says.
 type state struct {

@@ -132,7 +132,7 @@ func TestUploadCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := New(Config{Mirrors: mirrors{"ns": registry}, Keys: ProcessKeys(), Clock: clocktesting.NewFakePassiveClock(time.Now())})
+	f := New(Config{Mirrors: mirrors{"ns": registry}, Keys: oneKey(), Clock: clocktesting.NewFakePassiveClock(time.Now())})
 	u, err := f.StartUpload(t.Context(), distribution.Repository{Namespace: "ns", Name: "app"}, digest.SHA256)
 	if err != nil {
 		t.Fatal(err)

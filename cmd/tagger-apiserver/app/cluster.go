@@ -224,18 +224,20 @@ func (o *Options) clusterMirrors(kube kubernetes.Interface, store *embedded.Stor
 	return mirror.NewLocator(config)
 }
 
-// clusterBackend returns what the registry endpoint serves: what the mirrors have, and the store, which may be nil.
-func (o *Options) clusterBackend(mirrors *mirror.Locator, store *embedded.Store) distribution.Backend {
+// clusterBackend returns what makes what the registry endpoint serves: what the mirrors have, and the store, which may be nil.
+func (o *Options) clusterBackend(mirrors *mirror.Locator, store *embedded.Store) func(front.Keys) distribution.Backend {
 	config := front.Config{
 		Mirrors: mirrors,
 		Remedy:  fmt.Sprintf("have the administrator put the address of one into the Secret %s/%s", o.Namespace, mirror.SecretName),
-		Keys:    front.ProcessKeys(),
 		Clock:   clock.RealClock{},
 	}
 	if store != nil {
 		config.Store = store
 	}
-	return front.New(config)
+	return func(keys front.Keys) distribution.Backend {
+		config.Keys = keys
+		return front.New(config)
+	}
 }
 
 // clusterImporter returns what imports, within the guard rails.

@@ -32,6 +32,7 @@ import (
 	"tagger.dev/tagger/pkg/apiserver/certificate"
 	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/pkg/embedded"
+	"tagger.dev/tagger/pkg/front"
 	"tagger.dev/tagger/pkg/importer"
 )
 
@@ -93,7 +94,7 @@ func newStandalone(ctx context.Context, o *Options, p *process) (*taggerserver.S
 				TLS:                  &tls.Config{GetCertificate: serving.GetCertificate, MinVersion: tls.VersionTLS12},
 				Host:                 registryHost,
 				CertificateAuthority: authority.CertificatePEM(),
-				Backend:              store,
+				Backend:              func(front.Keys) distribution.Backend { return store },
 				Tokens:               tokens,
 				Deleted:              func(context.Context, *v1beta1.Image, digest.Digest) {}, // there are no Events, and the log has it
 				Limits:               distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
