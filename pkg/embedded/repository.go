@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"io"
 	"maps"
 	"strings"
@@ -369,6 +370,22 @@ func (r *Repository) Commit(ctx context.Context, tags map[string]digest.Digest) 
 	}
 	r.lease = leases.Lease{}
 	return nil
+}
+
+// Named implements importer.Destination.
+func (r *Repository) Named(ctx context.Context, digests []digest.Digest, leftOut func(tag string) bool) ([]digest.Digest, error) {
+	tagged, err := r.store.tagged(ctx, r.name)
+	if errors.Is(err, distribution.ErrNameUnknown) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing tags of %s: %w", r.name, err)
+	}
+	return slices.DeleteFunc(slices.Clone(digests), func(dgst digest.Digest) bool {
+		return !slices.ContainsFunc(tagged, func(image images.Image) bool {
+			return image.Target.Digest == dgst && !leftOut(strings.TrimPrefix(image.Name, imageName(r.name, "")))
+		})
+	}), nil
 }
 
 // Untag removes tags, those that are there. In a namespace that is gone there are

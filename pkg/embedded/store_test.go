@@ -449,6 +449,17 @@ func TestUntag(t *testing.T) {
 	repo := s.Repository("ns", "app")
 	push(t, repo, items...)
 	commit(t, repo, root, "kept", "gone")
+	named := func(leftOut ...string) int {
+		t.Helper()
+		found, err := repo.Named(t.Context(), []digest.Digest{root.desc.Digest, digest.FromString("other")}, func(tag string) bool { return slices.Contains(leftOut, tag) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	if none, one := named("kept", "gone"), named("kept"); none != 0 || one != 1 {
+		t.Errorf("named are %d, with tags left out %d, want 1 and 0", one, none)
+	}
 	if err := repo.Untag(t.Context(), "gone", "absent"); err != nil {
 		t.Fatal(err)
 	}

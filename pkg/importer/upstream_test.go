@@ -237,6 +237,10 @@ func (m *memory) Commit(context.Context, map[string]digest.Digest) error { retur
 
 func (m *memory) Untag(context.Context, ...string) error { return nil }
 
+func (m *memory) Named(context.Context, []digest.Digest, func(string) bool) ([]digest.Digest, error) {
+	return nil, nil
+}
+
 func (m *memory) Complete(_ context.Context, root digest.Digest) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -234,6 +234,18 @@ func (m *mirror) Commit(ctx context.Context, tags map[string]digest.Digest) erro
 	return nil
 }
 
+func (m *mirror) Named(_ context.Context, digests []digest.Digest, leftOut func(string) bool) ([]digest.Digest, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var named []digest.Digest
+	for tag, dgst := range m.tags {
+		if slices.Contains(digests, dgst) && !leftOut(tag) {
+			named = append(named, dgst)
+		}
+	}
+	return named, nil
+}
+
 func (m *mirror) Untag(_ context.Context, tags ...string) error {
 	m.mu.Lock()
 	untagging := m.untagging

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -256,11 +257,10 @@ func (c *Controller) tryRelease(ctx context.Context, release *v1beta1.MirrorRele
 	if err != nil {
 		return finding{}, err
 	}
-	tags = nil // of what refers to what nobody means: an anchor can be set again, these cannot
+	var forgotten []digest.Digest
 	for _, dgst := range let {
 		if !again.importing && (again.image == nil || !keeps(again.image.Status.HashReferences, dgst, repository)) {
-			stem := importer.ReferrersTag(dgst)
-			tags = append(tags, stem, stem+".sig", stem+".att", stem+".sbom")
+			forgotten = append(forgotten, dgst)
 			continue
 		}
 		found.held = true // until it is known what for
@@ -271,8 +271,30 @@ func (c *Controller) tryRelease(ctx context.Context, release *v1beta1.MirrorRele
 	if now.image == nil && again.image != nil {
 		c.followLater(ctx, again.image)
 	}
+	// What refers to an image goes with it: an anchor can be set again, signatures cannot.
+	pushed, err := destination.Named(ctx, forgotten, followsImage)
+	if err != nil {
+		return finding{}, importer.DestinationFailure(err)
+	}
+	tags = nil
+	for _, dgst := range forgotten {
+		if !slices.Contains(pushed, dgst) {
+			stem := importer.ReferrersTag(dgst)
+			tags = append(tags, stem, stem+".sig", stem+".att", stem+".sbom")
+		}
+	}
 	err = untag(tags)
 	return found, err
+}
+
+// followsImage reports whether a tag at the mirror is one of those that come and go with what an Image means. Others people pushed.
+func followsImage(tag string) bool {
+	for _, prefix := range []string{"anchor-", "sha256-", "sha512-"} {
+		if strings.HasPrefix(tag, prefix) {
+			return true
+		}
+	}
+	return tag == "latest"
 }
 
 // meaning looks at what is stored of the Image of a release. The imports come first: one that ends meanwhile has written the Image.

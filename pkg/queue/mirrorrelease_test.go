@@ -106,6 +106,7 @@ func TestRelease(t *testing.T) {
 		change  func(*v1beta1.MirrorRelease)
 		left    []digest.Digest // whose tags are there afterwards
 		without string          // but for this one
+		pushed  string          // a tag of digest A that is there before and afterwards
 		latest  bool            // whether that is
 		over    bool            // whether the release is gone
 		after   time.Duration   // until it is looked at again
@@ -113,6 +114,14 @@ func TestRelease(t *testing.T) {
 	}{
 		{name: "the Image is gone", digests: []digest.Digest{digestA, digestB}, prepare: gone, over: true},
 		{name: "the Image means something else", prepare: meansB, left: []digest.Digest{digestB}, latest: true, over: true},
+		{
+			name: "the Image means something else, and people pushed it under a tag", prepare: meansB, pushed: "v1",
+			left: []digest.Digest{digestA, digestB}, without: anchor(digestA), latest: true, over: true,
+		},
+		{
+			name: "the Image is gone, and people pushed it under a tag", prepare: gone, pushed: "v1",
+			left: []digest.Digest{digestA, digestB}, without: anchor(digestA), over: true,
+		},
 		{name: "the Image means it", prepare: meansA, left: []digest.Digest{digestA, digestB}, latest: true, over: true},
 		{
 			name: "the Image means it yet", prepare: meansA, left: []digest.Digest{digestA, digestB}, latest: true,
@@ -276,6 +285,9 @@ func TestRelease(t *testing.T) {
 			tt.prepare(c)
 			c.mirror.tags = keptTags(digestA, digestB)
 			c.mirror.tags["latest"] = digestB
+			if tt.pushed != "" {
+				c.mirror.tags[tt.pushed] = digestA
+			}
 			if tt.digests == nil {
 				tt.digests = []digest.Digest{digestA}
 			}
@@ -292,6 +304,9 @@ func TestRelease(t *testing.T) {
 			delete(want, tt.without)
 			if tt.latest {
 				want["latest"] = digestB
+			}
+			if tt.pushed != "" {
+				want[tt.pushed] = digestA
 			}
 			if diff := cmp.Diff(want, c.mirror.tagged()); diff != "" {
 				t.Errorf("tags (-want +got):\n%s", diff)

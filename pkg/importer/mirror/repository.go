@@ -250,6 +250,38 @@ func (r *Repository) put(ctx context.Context, name string, m manifest) (*answer,
 	return a, nil
 }
 
+// maxLookedAt is how many tags Named asks for.
+const maxLookedAt = 1000
+
+// Named implements importer.Destination. It is a request for each tag.
+func (r *Repository) Named(ctx context.Context, digests []digest.Digest, leftOut func(tag string) bool) ([]digest.Digest, error) {
+	tags, err := r.Tags(ctx)
+	if errdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	tags = slices.DeleteFunc(tags, leftOut)
+	if len(tags) > maxLookedAt {
+		return digests, nil
+	}
+	named := []digest.Digest{}
+	for _, tag := range tags {
+		desc, err := r.Resolve(ctx, tag)
+		switch {
+		case errdefs.IsNotFound(err): // deleted meanwhile
+		case err != nil:
+			return nil, err
+		case slices.Contains(digests, desc.Digest) && !slices.Contains(named, desc.Digest):
+			if named = append(named, desc.Digest); len(named) == len(digests) {
+				return named, nil
+			}
+		}
+	}
+	return named, nil
+}
+
 // Untag implements importer.Destination. Where the registry does not let tags be
 // deleted errdefs.IsNotImplemented holds for the error, and they stay.
 func (r *Repository) Untag(ctx context.Context, tags ...string) error {

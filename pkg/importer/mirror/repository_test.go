@@ -231,6 +231,15 @@ func TestCommit(t *testing.T) {
 		t.Errorf("%v does not say that content is missing", err)
 	}
 
+	for leftOut, wanted := range map[string][]digest.Digest{"anchor": {two.Digest}, "a": {two.Digest}, "never": {one.Digest, two.Digest}, "": {}} {
+		got, err := app.Named(t.Context(), []digest.Digest{one.Digest, two.Digest, digest.FromString("absent")}, func(tag string) bool { return strings.HasPrefix(tag, leftOut) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(wanted, got); diff != "" {
+			t.Errorf("named by other tags than %s… (-want +got):\n%s", leftOut, diff)
+		}
+	}
 	if err := app.Untag(t.Context(), "latest", "anchor-1", "never-there"); err != nil {
 		t.Error(err)
 	}
