@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,6 +94,53 @@ func mirrors(t *testing.T, x *tagger, source string) {
 		mine := x.wantMirrored(t, "m", source, open.Host+"/m/", "")
 		x.wantImport(t, "m", "again", v1beta1.ImageImportSpec{From: open.Host + "/m/" + mine, Insecure: ptr.To(true)}, "")
 		x.wantImport(t, "n", "theirs", v1beta1.ImageImportSpec{From: open.Host + "/m/" + mine, Insecure: ptr.To(true)}, v1beta1.ReasonBlocked)
+	})
+	t.Run("a push", func(t *testing.T) {
+		x.mirrorAt(t, home, with(locked.Host, values{"username": user, "password": password}))
+		x.wantMirrored(t, "m", source, locked.Host+"/m/", "") // from now on the mirror is there
+		if _, err := kubectl(t, x.Cluster, "create", "serviceaccount", "pusher", "-n", "m"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := kubectl(t, x.Cluster, "create", "rolebinding", "pusher", "-n", "m", "--clusterrole", "edit", "--serviceaccount", "m:pusher"); err != nil {
+			t.Fatal(err)
+		}
+		pushed := randomImage(t)
+		dgst, err := pushed.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := x.registryClient(t, x.token(t, "m", "pusher"))
+		tag, err := name.NewTag(x.registry + "/m/pushed:v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "an image is pushed", func(ctx context.Context) error { // caches of authorisation are filled after a while
+			return remote.Write(tag, pushed, remote.WithTransport(client.Transport), remote.WithContext(ctx))
+		})
+		image, err := x.api.TaggerV1beta1().Images("m").Get(t.Context(), "pushed", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries := image.Status.HashReferences
+		if want := locked.Host + "/m/pushed@" + dgst.String(); len(entries) != 1 || entries[0].ImageReference != want || entries[0].From != tag.String() {
+			t.Errorf("history %+v, want %s from %s", entries, want, tag)
+		}
+		for _, reference := range []string{"v1", "latest"} {
+			pulled, err := remote.Image(tag.Context().Tag(reference), remote.WithTransport(client.Transport), remote.WithContext(t.Context()))
+			if err == nil {
+				err = validate.Image(pulled)
+			}
+			if err != nil {
+				t.Errorf("pulling %s: %v", reference, err)
+			}
+		}
+		other, err := name.NewTag(x.registry + "/n/pushed:v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(other, pushed, remote.WithTransport(client.Transport)); err == nil {
+			t.Error("it is pushed into another namespace as well")
+		}
 	})
 	t.Run("a Secret of the namespace, allowed", func(t *testing.T) {
 		if _, err := kubectl(t, x.Cluster, "create", "clusterrole", "tagger-namespace-mirrors", "--verb", "get", "--resource", "secrets", "--resource-name", mirrorSecret); err != nil {

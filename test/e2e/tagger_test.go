@@ -215,8 +215,8 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }
 
-// pull asks the registry endpoint for a manifest, with a token as the password, and returns the status code.
-func (x *tagger) pull(t *testing.T, repository, reference, token string) int {
+// registryClient returns a client of the registry endpoint with a token as the password, or without any.
+func (x *tagger) registryClient(t *testing.T, token string) *http.Client {
 	t.Helper()
 	secret, err := x.kube.CoreV1().Secrets(home).Get(t.Context(), "tagger-ca", metav1.GetOptions{})
 	if err != nil {
@@ -230,6 +230,13 @@ func (x *tagger) pull(t *testing.T, repository, reference, token string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return client
+}
+
+// pull asks the registry endpoint for a manifest, with a token as the password, and returns the status code.
+func (x *tagger) pull(t *testing.T, repository, reference, token string) int {
+	t.Helper()
+	client := x.registryClient(t, token)
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("https://%s/v2/%s/manifests/%s", x.registry, repository, reference), nil)
 	if err != nil {
 		t.Fatal(err)
