@@ -47,9 +47,12 @@ func (s fileStore) openWriter(ctx context.Context, opts ...content.WriterOpt) (c
 	w, err := s.localStore.Writer(ctx, append(opts, withExpectedDigest(ctx))...)
 	if errdefs.IsAlreadyExists(err) {
 		// The file is there, for another namespace or out of a commit that was
-		// cut short. This writer must bring the bytes all the same: without an
-		// expected digest nothing is spared.
-		w, err = s.localStore.Writer(ctx, opts...)
+		// cut short. This writer must bring the bytes all the same: where no content
+		// has the expected digest nothing is spared.
+		if expected, ok := ctx.Value(expectedDigestKey{}).(digest.Digest); ok {
+			ctx = expectAlgorithm(ctx, expected.Algorithm())
+		}
+		w, err = s.localStore.Writer(ctx, append(opts, withExpectedDigest(ctx))...)
 	}
 	if err != nil {
 		return nil, err
@@ -238,9 +241,10 @@ type fileWriter struct {
 
 // Commit implements content.Writer. A file of another size that has the name of
 // the new content goes first, or the store below would keep it and throw the
-// good bytes away.
+// good bytes away. It goes for nothing but what has the digest: anybody can say
+// that something has.
 func (w *fileWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...content.Opt) error {
-	if info, err := w.store.Info(ctx, expected); err == nil && info.Size != size {
+	if info, err := w.store.Info(ctx, expected); err == nil && info.Size != size && w.Digest() == expected {
 		klog.FromContext(ctx).Info("Replacing damaged content", "digest", expected, "haveBytes", info.Size, "wantBytes", size)
 		if err := w.store.Delete(ctx, expected); err != nil {
 			return fmt.Errorf("removing damaged content %s: %w", expected, err)

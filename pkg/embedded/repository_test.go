@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -100,6 +101,34 @@ func TestStorePushesAtOnce(t *testing.T) {
 		if diff := cmp.Diff(all(len(items), true), readable(t, s, target[0], target[1], items)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", target, diff)
 		}
+	}
+}
+
+// TestLiesDamageNothing pushes other bytes, of another size, by the digests of what another namespace has.
+func TestLiesDamageNothing(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	items, root := sample(t, "lies")
+	victim, liar := s.Repository("ns", "app"), s.Repository("other", "app")
+	push(t, victim, items...)
+	commit(t, victim, root, "latest")
+	const lie = "not what has the digest"
+	for _, i := range items {
+		desc := i.desc
+		desc.Size, desc.MediaType = int64(len(lie)), ocispec.MediaTypeImageLayer
+		if err := liar.Push(t.Context(), desc, strings.NewReader(lie)); err == nil {
+			t.Errorf("%s: a lie is taken", i.desc.MediaType)
+		}
+		u, err := s.StartUpload(t.Context(), liar.name, desc.Digest.Algorithm())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := finish(t, u.(*upload), lie, desc.Digest); err == nil {
+			t.Errorf("%s: a lie is taken as an upload", i.desc.MediaType)
+		}
+	}
+	if diff := cmp.Diff(all(len(items), true), readable(t, s, "ns", "app", items)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
