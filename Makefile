@@ -119,7 +119,7 @@ integration: build $(TOOLS)/.clients $(TOOLS)/helm $(KUBECTL) ## Run the tests t
 FUZZTIME ?= 10s
 
 .PHONY: e2e
-e2e: build $(CLUSTER) $(TOOLS)/helm3 $(TOOLS)/helm4 e2e-image ## Run the tests in a Kubernetes of one node (without root: in its control plane alone)
+e2e: build $(CLUSTER) $(TOOLS)/.clients $(TOOLS)/cosign $(TOOLS)/helm3 $(TOOLS)/helm4 e2e-image ## Run the tests in a Kubernetes of one node (without root: in its control plane alone)
 	go test -count=1 -timeout 40m -tags e2e $(TESTFLAGS) ./test/e2e/...
 
 # What Pods run there: the image of make image, for this machine alone and by another name.
@@ -169,6 +169,9 @@ $(TOOLS)/helm%: hack/tools/helm%/go.mod hack/tools/helm%/go.sum
 
 $(TOOLS)/helm: $(TOOLS)/helm4
 	ln -sf helm4 $@
+
+$(TOOLS)/cosign: hack/tools/cosign/go.mod hack/tools/cosign/go.sum
+	cd hack/tools/cosign && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $@ github.com/sigstore/cosign/v3/cmd/cosign
 
 $(KUBERNETES)/%: hack/kubernetes/go.mod hack/kubernetes/go.sum
 	cd hack/kubernetes && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w \

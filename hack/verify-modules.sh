@@ -8,7 +8,7 @@ set -o errexit -o nounset -o pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 status=0
-for module in . hack/tools/{codegen,clients,helm3,helm4,lint} hack/{image,kubernetes,node} docs/examples/client test/chart; do
+for module in . hack/tools/{codegen,clients,cosign,helm3,helm4,lint} hack/{image,kubernetes,node} docs/examples/client test/chart; do
 	(cd "${module}" && go mod tidy -diff) || {
 		echo "${module}/go.mod is not tidy: run 'go mod tidy' there." >&2
 		status=1
