@@ -51,12 +51,20 @@ func (c *Cluster) account(ctx context.Context, namespace, name string) (string, 
 	if err != nil {
 		return "", err
 	}
+	return c.ByToken(request.Status.Token)
+}
+
+// ByToken makes a kubeconfig for whoever a token is, and returns its path. It works outside.
+func (c *Cluster) ByToken(token string) (string, error) {
+	c.mu.Lock()
+	c.users++
+	path := c.path("users", fmt.Sprintf("%d.kubeconfig", c.users))
+	c.mu.Unlock()
 	config := c.RESTConfig()
-	path := c.path("accounts", namespace+"-"+name+".kubeconfig")
 	return path, clientcmd.WriteToFile(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"tagger": {Server: config.Host, CertificateAuthorityData: config.CAData}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {Token: request.Status.Token}},
-		Contexts:       map[string]*clientcmdapi.Context{"tagger": {Cluster: "tagger", AuthInfo: name}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"token": {Token: token}},
+		Contexts:       map[string]*clientcmdapi.Context{"tagger": {Cluster: "tagger", AuthInfo: "token"}},
 		CurrentContext: "tagger",
 	}, path)
 }
