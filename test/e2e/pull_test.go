@@ -115,6 +115,20 @@ func TestNodePulls(t *testing.T) {
 			i.runPod(t, "c", name, corev1.PodSpec{ImagePullSecrets: []corev1.LocalObjectReference{{Name: name}}}, reference)
 			i.wantRunning(t, "c", name)
 		}
+
+		// As docs/clients.md has it: another host's name, which Tagger stands for.
+		const mirrored = "images.example"
+		folder := filepath.Join(i.HostsDir(), mirrored)
+		hosts := fmt.Sprintf("server = %q\nca = %q\n", "https://"+registryHost, filepath.Join(i.HostsDir(), registryHost, "ca.crt"))
+		if err := errors.Join(os.Mkdir(folder, 0o700), os.WriteFile(filepath.Join(folder, "hosts.toml"), []byte(hosts), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		must("create", "secret", "docker-registry", "mirrored", "-n", "c", "--docker-server", mirrored, "--docker-username", "puller", "--docker-password", lasting)
+		secrets := []corev1.LocalObjectReference{{Name: "mirrored"}}
+		i.runPod(t, "c", "mirrored", corev1.PodSpec{ImagePullSecrets: secrets}, strings.Replace(reference, registryHost, mirrored, 1))
+		i.runPod(t, "c", "not-theirs", corev1.PodSpec{ImagePullSecrets: secrets}, strings.Replace(ours, registryHost, mirrored, 1))
+		i.wantRunning(t, "c", "mirrored")
+		i.wantRefused(t, "c", "not-theirs")
 	})
 	t.Run("tokens for others", func(t *testing.T) {
 		for _, tt := range []struct {
