@@ -156,6 +156,42 @@ func TestBodyThatNeverComes(t *testing.T) {
 	}
 }
 
+// TestFormThatDrips: the form of a request for a token has its time, however steadily its bytes come, and others find room meanwhile.
+func TestFormThatDrips(t *testing.T) {
+	t.Parallel()
+	handler := New(memory{}, boundAuthorizer{}, Options{Tokens: giver{}, Service: service, StallTimeout: 500 * time.Millisecond}).(*handler)
+	server := httptest.NewTLSServer(handler)
+	t.Cleanup(server.Close)
+	conn := dial(t, server)
+	if _, err := io.WriteString(conn, "POST /v2/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 60000\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan string, 1)
+	go func() {
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil {
+			line = err.Error()
+		}
+		answered <- line
+	}()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			_, _ = io.WriteString(conn, "x") // until it is answered
+			if !handler.requests.Idle() {
+				t.Fatal("it takes a place of those that other requests need")
+			}
+		case line := <-answered:
+			if !strings.HasPrefix(line, "HTTP/1.1 400") {
+				t.Errorf("got %q, want 400", line)
+			}
+			return
+		}
+	}
+}
+
 // dial opens a connection to a server of TLS on which HTTP/1.1 is spoken by hand.
 func dial(t *testing.T, server *httptest.Server) net.Conn {
 	t.Helper()

@@ -32,6 +32,14 @@ const (
 	// read what they asked for, many to a connection, are to leave others room.
 	maxRequests            = 4096
 	maxRequestsOfNamespace = 2048
+	// maxForms is how many requests for tokens by POST are served at once: anybody
+	// can send the form of one, slowly.
+	maxForms = 256
+	// maxListings is how many lists of tags and of referrers are made and sent at once,
+	// each of which lies in memory, and maxListingsOfNamespace how many of them for one
+	// namespace.
+	maxListings            = 32
+	maxListingsOfNamespace = 8
 )
 
 // Options of an endpoint. The zero value has the defaults.
@@ -69,6 +77,8 @@ func New(backend Backend, authz Authorizer, options Options) http.Handler {
 		backend: backend, authz: authz, options: options.withDefaults(),
 		requests: limit.NewKeyed(maxRequests), namespaceRequests: limit.NewKeyed(maxRequestsOfNamespace),
 		manifests: limit.NewKeyed(maxManifests), namespaceManifests: limit.NewKeyed(maxManifestsOfNamespace),
+		listings: limit.NewKeyed(maxListings), namespaceListings: limit.NewKeyed(maxListingsOfNamespace),
+		forms: limit.NewKeyed(maxForms),
 	}
 }
 
@@ -76,8 +86,9 @@ type handler struct {
 	backend Backend
 	authz   Authorizer
 	options Options
-	// requests has the places of requests, manifests those of manifests that are pushed, and the others the same for each namespace.
-	requests, namespaceRequests, manifests, namespaceManifests *limit.Keyed
+	// requests has the places of requests, manifests those of manifests that are pushed or deleted, listings those of lists, and the
+	// others the same for each namespace. What takes a place of forms takes none of requests.
+	requests, namespaceRequests, manifests, namespaceManifests, listings, namespaceListings, forms *limit.Keyed
 }
 
 // ServeHTTP implements http.Handler.
@@ -92,7 +103,11 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, controller *http
 	header := w.Header()
 	header.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	header.Set("X-Content-Type-Options", "nosniff")
-	release, ok := h.requests.TryAcquire("")
+	places := h.requests
+	if r.Method == http.MethodPost && r.URL.Path == tokenPath {
+		places = h.forms
+	}
+	release, ok := places.TryAcquire("")
 	if !ok {
 		writeError(w, ErrTooMany)
 		return
@@ -198,21 +213,55 @@ func (h *handler) dispatch(ctx context.Context, header http.Header, r *http.Requ
 			return nil, err
 		}
 		return func(w http.ResponseWriter) { serveContent(w, r, content) }, nil
-	case kindReferrers:
-		referrers, err := h.backend.Referrers(ctx, req.repo, req.digest)
-		if err != nil {
-			return nil, err
+	case kindReferrers, kindTags:
+		return h.list(ctx, r, req)
+	default:
+		return servePing, nil
+	}
+}
+
+// list makes a list, which has its place until it is sent.
+func (h *handler) list(ctx context.Context, r *http.Request, req request) (respond func(http.ResponseWriter), err error) {
+	release, err := h.place(ctx, "lists are asked for", limit.Place{Of: h.namespaceListings, Key: req.repo.Namespace}, limit.Place{Of: h.listings})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if respond == nil {
+			release()
 		}
-		return func(w http.ResponseWriter) { serveReferrers(w, r, referrers) }, nil
-	case kindTags:
+	}()
+	var send func(http.ResponseWriter)
+	if req.kind == kindTags {
 		tags, err := h.backend.Tags(ctx, req.repo)
 		if err != nil {
 			return nil, err
 		}
-		return listTags(r, req.repo, tags)
-	default:
-		return servePing, nil
+		if send, err = listTags(r, req.repo, tags); err != nil {
+			return nil, err
+		}
+	} else {
+		referrers, err := h.backend.Referrers(ctx, req.repo, req.digest)
+		if err != nil {
+			return nil, err
+		}
+		send = func(w http.ResponseWriter) { serveReferrers(w, r, referrers) }
 	}
+	return func(w http.ResponseWriter) {
+		defer release()
+		send(w)
+	}, nil
+}
+
+// place waits until there is room for what lies in memory, of which there is too much.
+func (h *handler) place(ctx context.Context, what string, places ...limit.Place) (release func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, h.options.StallTimeout)
+	defer cancel()
+	release, err = limit.AcquireAll(waiting, places...)
+	if err != nil && ctx.Err() == nil {
+		return nil, Explain(ErrTooMany, "too many %s at this moment: try again later", what)
+	}
+	return release, err
 }
 
 // open asks the backend for the content that a request names.

@@ -24,7 +24,7 @@ import (
 const (
 	// maxTagParameters bounds the tags that one push by digest may set.
 	maxTagParameters = 16
-	// maxManifests is how many manifests are pushed at once, each of which lies in
+	// maxManifests is how many manifests are pushed or deleted at once, each of which lies in
 	// memory, and maxManifestsOfNamespace how many of them to one namespace.
 	maxManifests            = 32
 	maxManifestsOfNamespace = 4
@@ -144,13 +144,7 @@ func tagsOf(r *http.Request, req request) ([]string, error) {
 
 // manifestPlace waits until there is room for another manifest in memory.
 func (h *handler) manifestPlace(ctx context.Context, namespace string) (release func(), err error) {
-	waiting, cancel := context.WithTimeout(ctx, h.options.StallTimeout)
-	defer cancel()
-	release, err = limit.AcquireAll(waiting, limit.Place{Of: h.namespaceManifests, Key: namespace}, limit.Place{Of: h.manifests})
-	if err != nil && ctx.Err() == nil {
-		return nil, Explain(ErrTooMany, "too many manifests are pushed at this moment: try again later")
-	}
-	return release, err
+	return h.place(ctx, "manifests are pushed or deleted", limit.Place{Of: h.namespaceManifests, Key: namespace}, limit.Place{Of: h.manifests})
 }
 
 // readManifest reads a body of bounded size, in a bounded time: others wait for its
@@ -224,6 +218,11 @@ func (h *handler) remove(ctx context.Context, req request) (func(http.ResponseWr
 	case req.kind == kindBlob:
 		err = h.backend.DeleteBlob(ctx, req.repo, req.digest)
 	case req.digest != "":
+		release, placeErr := h.manifestPlace(ctx, req.repo.Namespace) // the store reads what is deleted
+		if placeErr != nil {
+			return nil, placeErr
+		}
+		defer release()
 		err = h.backend.DeleteManifest(ctx, req.repo, req.digest)
 	case ReservedTag(req.tag):
 		err = ErrManifestUnknown

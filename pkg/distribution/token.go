@@ -21,6 +21,8 @@ const (
 	tokenPath = pathPrefix + "token"
 	// maxFormBytes bounds the body of a request for a token.
 	maxFormBytes = 64 << 10
+	// formTimeout is how long it may take to come.
+	formTimeout = 10 * time.Second
 )
 
 // Token is what the handshake gives.
@@ -107,6 +109,9 @@ var tokenMethods = map[string]Action{http.MethodGet: ActionPull, http.MethodPost
 func (h *handler) token(r *http.Request) (func(http.ResponseWriter), error) {
 	if _, ok := tokenMethods[r.Method]; !ok {
 		return nil, notAllowed(tokenMethods)
+	}
+	if body, ok := r.Body.(*movingBody); ok {
+		body.until = time.Now().Add(min(formTimeout, h.options.StallTimeout))
 	}
 	creds, values, err := tokenRequest(r)
 	if err != nil {
