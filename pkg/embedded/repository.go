@@ -372,8 +372,8 @@ func (r *Repository) Commit(ctx context.Context, tags map[string]digest.Digest) 
 	return nil
 }
 
-// Named implements importer.Destination.
-func (r *Repository) Named(ctx context.Context, digests []digest.Digest, leftOut func(tag string) bool) ([]digest.Digest, error) {
+// Tagged implements importer.Destination.
+func (r *Repository) Tagged(ctx context.Context, digests []digest.Digest, leftOut func(tag string) bool) ([]digest.Digest, error) {
 	tagged, err := r.store.tagged(ctx, r.name)
 	if errors.Is(err, distribution.ErrNameUnknown) {
 		return nil, nil

@@ -451,7 +451,7 @@ func TestUntag(t *testing.T) {
 	commit(t, repo, root, "kept", "gone")
 	named := func(leftOut ...string) int {
 		t.Helper()
-		found, err := repo.Named(t.Context(), []digest.Digest{root.desc.Digest, digest.FromString("other")}, func(tag string) bool { return slices.Contains(leftOut, tag) })
+		found, err := repo.Tagged(t.Context(), []digest.Digest{root.desc.Digest, digest.FromString("other")}, func(tag string) bool { return slices.Contains(leftOut, tag) })
 		if err != nil {
 			t.Fatal(err)
 		}

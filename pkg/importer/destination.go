@@ -34,9 +34,9 @@ type Destination interface {
 	Commit(ctx context.Context, tags map[string]digest.Digest) error
 	// Untag removes tags, those that are there.
 	Untag(ctx context.Context, tags ...string) error
-	// Named returns those of some digests to which a tag points, but for tags that
+	// Tagged returns those of some digests to which a tag points, but for tags that
 	// are left out; all of them where there are too many tags to tell.
-	Named(ctx context.Context, digests []digest.Digest, leftOut func(tag string) bool) ([]digest.Digest, error)
+	Tagged(ctx context.Context, digests []digest.Digest, leftOut func(tag string) bool) ([]digest.Digest, error)
 	// Complete reports whether root and everything below it can be read back in
 	// this repository.
 	Complete(ctx context.Context, root digest.Digest) (bool, error)

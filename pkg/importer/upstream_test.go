@@ -237,7 +237,7 @@ func (m *memory) Commit(context.Context, map[string]digest.Digest) error { retur
 
 func (m *memory) Untag(context.Context, ...string) error { return nil }
 
-func (m *memory) Named(context.Context, []digest.Digest, func(string) bool) ([]digest.Digest, error) {
+func (m *memory) Tagged(context.Context, []digest.Digest, func(string) bool) ([]digest.Digest, error) {
 	return nil, nil
 }
 

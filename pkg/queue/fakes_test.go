@@ -234,7 +234,7 @@ func (m *mirror) Commit(ctx context.Context, tags map[string]digest.Digest) erro
 	return nil
 }
 
-func (m *mirror) Named(_ context.Context, digests []digest.Digest, leftOut func(string) bool) ([]digest.Digest, error) {
+func (m *mirror) Tagged(_ context.Context, digests []digest.Digest, leftOut func(string) bool) ([]digest.Digest, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var named []digest.Digest

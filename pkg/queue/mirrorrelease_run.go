@@ -272,7 +272,7 @@ func (c *Controller) tryRelease(ctx context.Context, release *v1beta1.MirrorRele
 		c.followLater(ctx, again.image)
 	}
 	// What refers to an image goes with it: an anchor can be set again, signatures cannot.
-	pushed, err := destination.Named(ctx, forgotten, followsImage)
+	pushed, err := destination.Tagged(ctx, forgotten, followsImage)
 	if err != nil {
 		return finding{}, importer.DestinationFailure(err)
 	}

@@ -250,11 +250,11 @@ func (r *Repository) put(ctx context.Context, name string, m manifest) (*answer,
 	return a, nil
 }
 
-// maxLookedAt is how many tags Named asks for.
+// maxLookedAt is how many tags Tagged asks for.
 const maxLookedAt = 1000
 
-// Named implements importer.Destination. It is a request for each tag.
-func (r *Repository) Named(ctx context.Context, digests []digest.Digest, leftOut func(tag string) bool) ([]digest.Digest, error) {
+// Tagged implements importer.Destination. It is a request for each tag.
+func (r *Repository) Tagged(ctx context.Context, digests []digest.Digest, leftOut func(tag string) bool) ([]digest.Digest, error) {
 	tags, err := r.Tags(ctx)
 	if errdefs.IsNotFound(err) {
 		return nil, nil

@@ -232,7 +232,7 @@ func TestCommit(t *testing.T) {
 	}
 
 	for leftOut, wanted := range map[string][]digest.Digest{"anchor": {two.Digest}, "a": {two.Digest}, "never": {one.Digest, two.Digest}, "": {}} {
-		got, err := app.Named(t.Context(), []digest.Digest{one.Digest, two.Digest, digest.FromString("absent")}, func(tag string) bool { return strings.HasPrefix(tag, leftOut) })
+		got, err := app.Tagged(t.Context(), []digest.Digest{one.Digest, two.Digest, digest.FromString("absent")}, func(tag string) bool { return strings.HasPrefix(tag, leftOut) })
 		if err != nil {
 			t.Fatal(err)
 		}
