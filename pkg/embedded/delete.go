@@ -91,27 +91,22 @@ func (s *Store) DeleteBlob(ctx context.Context, repo distribution.Repository, dg
 // drop has a repository hold content no more, and no lease hold it, unless a manifest
 // of the repository names it. It runs in the transaction of ctx.
 func (s *Store) drop(ctx context.Context, repo distribution.Repository, dgst digest.Digest, kind distribution.Error) error {
-	if _, err := s.held(ctx, repo, dgst); err != nil {
+	info, err := s.held(ctx, repo, dgst)
+	if err != nil {
 		return unknown(err, kind)
 	}
 	elsewhere := false
 	held := repositoryLabel(repo.Name)
-	if err := s.content.Walk(ctx, func(info content.Info) error {
-		if info.Digest == dgst {
-			for key := range info.Labels {
-				elsewhere = elsewhere || strings.HasPrefix(key, repositoryLabelPrefix) && key != held
+	for key := range info.Labels {
+		elsewhere = elsewhere || strings.HasPrefix(key, repositoryLabelPrefix) && key != held
+	}
+	if err := s.view(ctx, func(all records) error {
+		return all.each(func(other digest.Digest, r record) error {
+			if other != dgst && r.has(held) && r.names(dgst) {
+				return fmt.Errorf("%s names it: %w", other, distribution.ErrInUse)
 			}
 			return nil
-		}
-		if info.Labels[held] == "" {
-			return nil
-		}
-		for key, value := range info.Labels {
-			if value == dgst.String() && strings.HasPrefix(key, referenceLabelPrefix) && !strings.HasPrefix(key, referrerLabelPrefix) {
-				return fmt.Errorf("%s names it: %w", info.Digest, distribution.ErrInUse)
-			}
-		}
-		return nil
+		})
 	}); err != nil {
 		return err
 	}

@@ -12,8 +12,9 @@
 //   - A Kubernetes namespace is a containerd namespace of the isolated policy:
 //     bytes that lie in one are in another only once they were sent there too.
 //   - A repository is a label on every content of the namespace that it holds.
-//   - A manifest carries its media type as a label, and references to all that
-//     it names, as labels that the garbage collector follows.
+//   - A manifest carries its media type as a label, and a reference to each thing
+//     that it names, as labels that the garbage collector follows. Who looks through
+//     a namespace for them reads containerd's buckets, and has none in memory.
 //   - A tag is an image record NAME:TAG, and so a root of the collector.
 //   - What an import has brought so far is held by a lease that expires, and so
 //     is what was pushed and is named by nothing.

@@ -81,13 +81,18 @@ func referenceLabels(desc ocispec.Descriptor, children []child) (map[string]stri
 		if err := child.Digest.Validate(); err != nil {
 			return nil, fmt.Errorf("%w: manifest %s: child %d: %w", errdefs.ErrInvalidArgument, desc.Digest, i, err)
 		}
-		prefix := referenceLabelPrefix
-		if images.IsNonDistributable(child.MediaType) {
-			prefix = optionalReferenceLabelPrefix
-		}
-		labels[fmt.Sprintf("%s%d", prefix, i)] = child.Digest.String()
+		labels[referenceLabel(child.Digest, images.IsNonDistributable(child.MediaType))] = child.Digest.String()
 	}
 	return labels, nil
+}
+
+// referenceLabel is the key of the label that a manifest has for what it names, however often it does. Those that earlier
+// versions have stored end in a number instead.
+func referenceLabel(dgst digest.Digest, optional bool) string {
+	if optional {
+		return optionalReferenceLabelPrefix + dgst.String()
+	}
+	return referenceLabelPrefix + dgst.String()
 }
 
 // child is what counts of a descriptor here. The rest, such as annotations and

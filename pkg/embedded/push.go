@@ -132,19 +132,32 @@ func (s *Store) putManifest(ctx context.Context, repo distribution.Repository, d
 
 // missing fails where the repository lacks something that a manifest names.
 func (s *Store) missing(ctx context.Context, repo distribution.Repository, children []child) error {
-	for _, child := range children {
-		if child.Digest == "" || images.IsNonDistributable(child.MediaType) {
-			continue
+	return s.view(ctx, func(all records) error {
+		found := map[digest.Digest]bool{} // and whether it is a manifest
+		for _, child := range children {
+			if child.Digest == "" || images.IsNonDistributable(child.MediaType) {
+				continue
+			}
+			manifest, known := found[child.Digest]
+			if !known {
+				r, ok := all.get(child.Digest)
+				if ok = ok && r.has(repositoryLabel(repo.Name)); ok {
+					var err error
+					if ok, err = s.files.intact(ctx, child.Digest, r.size()); err != nil {
+						return err
+					}
+				}
+				if known = ok; known {
+					manifest = r.has(mediaTypeLabel)
+					found[child.Digest] = manifest
+				}
+			}
+			if !known || isManifest(child.MediaType) && !manifest {
+				return distribution.Explain(distribution.ErrManifestBlobUnknown, "the manifest names %s, which is not in this repository: push that first", child.Digest)
+			}
 		}
-		info, err := s.held(ctx, repo, child.Digest)
-		switch {
-		case errdefs.IsNotFound(err), err == nil && isManifest(child.MediaType) && info.Labels[mediaTypeLabel] == "":
-			return distribution.Explain(distribution.ErrManifestBlobUnknown, "the manifest names %s, which is not in this repository: push that first", child.Digest)
-		case err != nil:
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // referTo lets a manifest that is about to be written be found by its subject, which

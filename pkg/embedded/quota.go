@@ -9,9 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"tagger.dev/tagger/pkg/distribution"
@@ -109,9 +109,11 @@ func (s *Store) bytes(ctx context.Context) (int64, error) {
 	for _, status := range statuses {
 		sum += status.Offset
 	}
-	err = s.content.Walk(ctx, func(info content.Info) error {
-		sum += info.Size
-		return nil
+	err = s.view(ctx, func(all records) error {
+		return all.each(func(_ digest.Digest, r record) error {
+			sum += r.size()
+			return nil
+		})
 	})
 	return sum, err
 }
