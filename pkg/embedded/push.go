@@ -24,8 +24,12 @@ import (
 	"tagger.dev/tagger/pkg/distribution"
 )
 
-// maxReferrers bounds how many manifests refer to one by pushes: each is a label of it.
-const maxReferrers = 10_000
+const (
+	// maxReferrers bounds how many manifests refer to one by pushes: each is a label of it.
+	maxReferrers = 10_000
+	// maxReferrersBytes bounds what they have together, in bytes: all of it is read for each list of them.
+	maxReferrersBytes = 32 << 20
+)
 
 // expireLabel is containerd's: the collector passes over an image record once that
 // time has come.
@@ -163,11 +167,8 @@ func (s *Store) missing(ctx context.Context, repo distribution.Repository, child
 // referTo lets a manifest that is about to be written be found by its subject, which
 // need not be there: then it is noted for as long as what was pushed is kept.
 func (s *Store) referTo(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, subject digest.Digest) error {
-	switch known, err := s.referrers(ctx, repo, subject); {
-	case err != nil:
+	if err := s.mayRefer(ctx, repo, desc, subject); err != nil {
 		return err
-	case len(known) >= maxReferrers && !slices.Contains(known, desc.Digest):
-		return distribution.Explain(distribution.ErrManifestInvalid, "%d manifests refer to its subject already: delete some", len(known))
 	}
 	name := pendingName(repo, subject, desc.Digest.String())
 	expires := s.now().Add(s.pushDuration).UTC().Format(time.RFC3339)
@@ -180,6 +181,32 @@ func (s *Store) referTo(ctx context.Context, repo distribution.Repository, desc 
 		return err
 	}
 	return s.adoptReferrers(ctx, repo, subject)
+}
+
+// mayRefer fails where too much refers to a subject already.
+func (s *Store) mayRefer(ctx context.Context, repo distribution.Repository, desc ocispec.Descriptor, subject digest.Digest) error {
+	known, err := s.referrers(ctx, repo, subject)
+	switch {
+	case err != nil:
+		return err
+	case slices.Contains(known, desc.Digest):
+		return nil
+	case len(known) >= maxReferrers:
+		return distribution.Explain(distribution.ErrManifestInvalid, "%d manifests refer to its subject already: delete some", len(known))
+	}
+	return s.view(ctx, func(all records) error {
+		sum := desc.Size
+		for _, dgst := range known {
+			if r, ok := all.get(dgst); ok {
+				sum += r.size()
+			}
+		}
+		if sum > maxReferrersBytes {
+			return distribution.Explain(distribution.ErrManifestInvalid,
+				"the %d manifests that refer to its subject already and this one would have more than %s together: delete some", len(known), quantity(maxReferrersBytes))
+		}
+		return nil
+	})
 }
 
 // adoptReferrers has a manifest hold what was noted to refer to it, once it is there.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -274,5 +275,57 @@ func TestReferrersBeforeTheirSubject(t *testing.T) {
 	}
 	if got := referrersOf(t, s, other, root.desc.Digest); len(got) > 0 {
 		t.Errorf("in another repository: %v", got)
+	}
+}
+
+// TestTooManyReferrers: all of them are read for each list, so that they are bounded by their number and by their bytes, whether
+// their subject is there or not.
+func TestTooManyReferrers(t *testing.T) {
+	t.Parallel()
+	root := index(t)
+	sized := func(n, size int) item {
+		raw := fmt.Sprintf(`{"n":%d,"subject":{"digest":%q},"annotations":{"x":"`, n, root.desc.Digest)
+		return newItem(ocispec.MediaTypeImageIndex, digest.SHA256, []byte(raw+strings.Repeat("x", size-len(raw)-3)+`"}}`))
+	}
+	const large = 8 << 20
+	for _, tt := range []struct {
+		name   string
+		there  bool // the subject
+		labels int  // how many referrers it has already, of which nothing else is there
+		first  []item
+		last   item
+		want   string // of the error of the last
+	}{
+		{name: "as large as may be", there: true, first: []item{sized(0, large), sized(1, large), sized(2, large)}, last: sized(3, large)},
+		{name: "a byte more", there: true, first: []item{sized(0, large), sized(1, large), sized(2, large)}, last: sized(3, large+1), want: "32Mi"},
+		{name: "a byte more without their subject", first: []item{sized(0, 4*large)}, last: sized(1, 100+len(root.desc.Digest)), want: "32Mi"},
+		{name: "one that is there already", there: true, first: []item{sized(0, 4*large)}, last: sized(0, 4*large)},
+		{name: "as many as may be", there: true, labels: maxReferrers - 1, last: sized(0, 200)},
+		{name: "too many", there: true, labels: maxReferrers, last: sized(0, 200), want: "10000 manifests"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir())
+			if tt.there {
+				putManifest(t, s, app, root)
+				labels := map[string]string{}
+				for n := range tt.labels {
+					d := digest.FromString(fmt.Sprint(n)).String()
+					labels[referrerLabelPrefix+d] = d
+				}
+				if err := s.label(namespaces.WithNamespace(t.Context(), "ns"), root.desc.Digest, labels); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, i := range tt.first {
+				putManifest(t, s, app, i)
+			}
+			switch err := s.PutManifest(t.Context(), app, tt.last.desc, tt.last.data, nil); {
+			case tt.want == "" && err != nil:
+				t.Errorf("got %v, want it taken", err)
+			case tt.want != "" && (!errors.Is(err, distribution.ErrManifestInvalid) || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("got %v, want %v that says %s", err, distribution.ErrManifestInvalid, tt.want)
+			}
+		})
 	}
 }
