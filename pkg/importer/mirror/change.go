@@ -38,7 +38,7 @@ func (r *Repository) PutManifest(ctx context.Context, desc ocispec.Descriptor, r
 		}
 	}
 	r.remember(recent{m, tags})
-	return r.refer(ctx, m, listed)
+	return r.refer(ctx, m, listed, true)
 }
 
 // DeleteTag removes a tag. Where there is none errdefs.IsNotFound holds for the

@@ -17,5 +17,6 @@
 //     and nowhere else; over verified TLS unless the configuration is insecure.
 //   - No error holds what a registry wrote, nor anything of a Secret but its name
 //     and keys.
-//   - Nothing sleeps or retries on its own; everything obeys its context.
+//   - Nothing sleeps or retries on its own, but for the lists of referrers where a
+//     registry keeps none itself; everything obeys its context.
 package mirror

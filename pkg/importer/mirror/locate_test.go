@@ -33,12 +33,12 @@ func configMap(document string) *corev1.ConfigMap {
 type cluster struct {
 	*fake.Clientset
 	*Locator
-	clock *testingclock.FakePassiveClock
+	clock *testingclock.FakeClock
 }
 
 func newCluster(objects []runtime.Object, change ...func(*LocatorConfig)) *cluster {
 	client := fake.NewClientset(objects...)
-	clock := testingclock.NewFakePassiveClock(time.Now())
+	clock := testingclock.NewFakeClock(time.Now())
 	config := LocatorConfig{
 		Secret: func(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 			return client.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})

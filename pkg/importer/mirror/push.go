@@ -55,7 +55,7 @@ func (r *Repository) pushManifest(ctx context.Context, content *verifier) error 
 		return err
 	}
 	r.remember(recent{manifest: m})
-	return r.refer(ctx, m, a.Header.Get("OCI-Subject") != "")
+	return r.refer(ctx, m, a.Header.Get("OCI-Subject") != "", false) // an import looks again by Complete
 }
 
 func (r *Repository) pushBlob(ctx context.Context, content *verifier) error {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -41,10 +42,18 @@ func subjectOf(m manifest) (subject digest.Digest, listed ocispec.Descriptor) {
 	return document.Subject.Digest, listed
 }
 
+const (
+	// settleTime is after how long a list of referrers that was written is read again: longer than a replica takes between
+	// reading and writing one.
+	settleTime = time.Second
+	// maxReindexes bounds how often a list is written before it has what it should.
+	maxReindexes = 5
+)
+
 // refer lets a manifest that was pushed be found by its subject, if it has one:
 // where the registry does not see to that, by the tag that the OCI distribution
-// specification has for it.
-func (r *Repository) refer(ctx context.Context, m manifest, known bool) error {
+// specification has for it. It makes sure of that where it is to settle.
+func (r *Repository) refer(ctx context.Context, m manifest, known, settle bool) error {
 	subject, listed := subjectOf(m)
 	if subject == "" {
 		return nil
@@ -52,7 +61,7 @@ func (r *Repository) refer(ctx context.Context, m manifest, known bool) error {
 	if known {
 		r.registry.referrers.Add(struct{}{}, true, referrersFor)
 	}
-	return r.reindex(ctx, subject, func(index *ocispec.Index) bool {
+	return r.reindex(ctx, subject, settle, func(index *ocispec.Index) bool {
 		if lists(index, m.digest) {
 			return false
 		}
@@ -61,13 +70,14 @@ func (r *Repository) refer(ctx context.Context, m manifest, known bool) error {
 	})
 }
 
-// referNoMore has a manifest that was deleted be found by its subject no more.
+// referNoMore has a manifest that was deleted be found by its subject no more. That another replica writes the list at the same time
+// is left at that: it then names what is not there.
 func (r *Repository) referNoMore(ctx context.Context, m manifest) error {
 	subject, _ := subjectOf(m)
 	if subject == "" {
 		return nil
 	}
-	return r.reindex(ctx, subject, func(index *ocispec.Index) bool {
+	return r.reindex(ctx, subject, false, func(index *ocispec.Index) bool {
 		before := len(index.Manifests)
 		index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == m.digest })
 		return len(index.Manifests) != before
@@ -75,30 +85,47 @@ func (r *Repository) referNoMore(ctx context.Context, m manifest) error {
 }
 
 // reindex changes the list of what refers to a subject, where that is kept by its
-// tag.
-func (r *Repository) reindex(ctx context.Context, subject digest.Digest, change func(*ocispec.Index) (changed bool)) error {
+// tag. Registries write no tag on a condition: another replica may have read the list
+// before this one wrote it, and write it afterwards without the change. Who is to
+// settle looks again when that is over, and repeats the change where it is lost.
+func (r *Repository) reindex(ctx context.Context, subject digest.Digest, settle bool, change func(*ocispec.Index) (changed bool)) error {
 	if offered, err := r.offersReferrers(ctx, subject); err != nil || offered {
 		return err
 	}
+	for range maxReindexes {
+		if written, err := r.rewrite(ctx, subject, change); err != nil || !written || !settle {
+			return err
+		}
+		select {
+		case <-r.registry.options.Clock.After(settleTime):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return unavailable("the list of what refers to %s at %s is written by others all the time", subject, r.registry.endpoint)
+}
+
+// rewrite reads a list of referrers and, if it is changed, writes it.
+func (r *Repository) rewrite(ctx context.Context, subject digest.Digest, change func(*ocispec.Index) (changed bool)) (written bool, err error) {
 	select {
 	case r.registry.indexing <- struct{}{}:
 		defer func() { <-r.registry.indexing }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 	index, err := r.index(ctx, subject)
 	if err != nil || !change(index) {
-		return err
+		return false, err
 	}
 	raw, err := json.Marshal(index)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if limit := r.registry.options.MaxManifestBytes; int64(len(raw)) > limit {
-		return unavailable("the list of what refers to %s is larger than %d bytes", subject, limit)
+		return false, unavailable("the list of what refers to %s is larger than %d bytes", subject, limit)
 	}
 	_, err = r.put(ctx, importer.ReferrersTag(subject), manifest{mediaType: index.MediaType, raw: raw})
-	return err
+	return err == nil, err
 }
 
 // listed returns errIncomplete for a referrer that cannot be found by its subject:

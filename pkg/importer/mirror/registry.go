@@ -51,8 +51,9 @@ type Options struct {
 	// received, which some copy then. Default 10 min.
 	StoreTimeout time.Duration
 
-	// Clock tells how old is what is remembered. Default the real one.
-	Clock clock.PassiveClock
+	// Clock tells how old is what is remembered, and when to look again. Default the
+	// real one.
+	Clock clock.Clock
 }
 
 func (o Options) withDefaults() Options {
@@ -96,7 +97,7 @@ type Registry struct {
 	// referrers has whether the registry has the referrers API, while that is known.
 	referrers *cache.LRUExpireCache // struct{} → bool
 	// indexing is held while a tag of the referrers' scheme is written: it is read
-	// before. Other replicas may write it all the same; see Complete.
+	// before. Other replicas may write it all the same; see reindex and Complete.
 	indexing chan struct{}
 }
 
