@@ -41,8 +41,9 @@ type Ring struct {
 type keys struct {
 	byID   map[string]*signer
 	byName map[string]*signer
-	// loaded is when the store answered that, asked when it was last asked and perhaps failed.
+	// loaded is when the store answered that, asked when it was last asked. Failure is what it failed by then, if it did.
 	loaded, asked time.Time
+	failure       error
 }
 
 // NewRing returns a ring over a store, for tokens that are good at one audience.
@@ -79,11 +80,14 @@ func (r *Ring) verifier(ctx context.Context, id string) (*signer, error) {
 	}); err != nil {
 		return nil, err
 	}
-	key, ok := r.known.Load().byID[id]
-	if !ok {
-		return nil, fmt.Errorf("signed by no known key: %w", ErrInvalid)
+	known = r.known.Load()
+	if key, ok := known.byID[id]; ok {
+		return key, nil
 	}
-	return key, nil
+	if known.failure != nil { // whether the key is good is not known
+		return nil, known.failure
+	}
+	return nil, fmt.Errorf("signed by no known key: %w", ErrInvalid)
 }
 
 // current returns the key that signs now. It is made where there is none, and that of tomorrow in the last hour of the day.
@@ -147,17 +151,17 @@ func (r *Ring) loadUnless(ctx context.Context, does func(*keys) bool) error {
 
 func (r *Ring) leave() { <-r.turn }
 
-// load asks the store. Who calls it has the turn.
+// load asks the store. Who calls it has the turn. It is for all who come within a second, and goes on where this one hangs up.
 func (r *Ring) load(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	now := r.clock.Now()
 	stored, err := r.store.List(ctx)
 	if err != nil {
 		failed := *r.known.Load()
-		failed.asked = now
+		failed.asked, failed.failure = now, fmt.Errorf("reading the keys for registry tokens: %w", err)
 		r.known.Store(&failed)
-		return fmt.Errorf("reading the keys for registry tokens: %w", err)
+		return failed.failure
 	}
 	loaded := &keys{byID: map[string]*signer{}, byName: map[string]*signer{}, loaded: now, asked: now}
 	for _, key := range stored {

@@ -4,6 +4,7 @@
 package token
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -155,8 +156,13 @@ func TestStoreFails(t *testing.T) {
 	if n := store.asked(); n != 3 {
 		t.Errorf("the store was asked %d times in three minutes, want 3", n)
 	}
-	if _, err := late.Verify(t.Context(), value); !errors.Is(err, down) || errors.Is(err, ErrInvalid) {
-		t.Errorf("a server that knows no key: %v", err)
+	for range 3 {
+		if _, err := late.Verify(t.Context(), value); !errors.Is(err, down) || errors.Is(err, ErrInvalid) {
+			t.Errorf("a server that knows no key: %v", err)
+		}
+	}
+	if n := store.asked(); n != 1 {
+		t.Errorf("the store was asked %d times within a second, want once", n)
 	}
 	if _, _, err := late.Issue(t.Context(), alice, nil, time.Minute); !errors.Is(err, down) {
 		t.Errorf("a server that knows no key issues: %v", err)
@@ -164,6 +170,22 @@ func TestStoreFails(t *testing.T) {
 	store.breakWith(nil)
 	clock.SetTime(clock.Now().Add(refreshInterval))
 	mustVerify(t, late, value)
+}
+
+// TestHangsUp: who asks for all does it to the end.
+func TestHangsUp(t *testing.T) {
+	t.Parallel()
+	store, clock := newShelf(), clocktesting.NewFakePassiveClock(noon)
+	value := issue(t, NewRing(store, host, clock), nil, time.Hour)
+	r := NewRing(store, host, clock)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 10 { // whether it gets to the store is a matter of chance
+		if _, err := r.Verify(gone, value); errors.Is(err, ErrInvalid) {
+			t.Errorf("one that hangs up: %v", err)
+		}
+	}
+	mustVerify(t, r, value)
 }
 
 // TestTakenAway removes a key, as an administrator does whose keys were read by others.

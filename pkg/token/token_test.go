@@ -39,10 +39,13 @@ type shelf struct {
 
 func newShelf() *shelf { return &shelf{keys: map[string]Key{}} }
 
-func (s *shelf) List(context.Context) ([]Key, error) {
+func (s *shelf) List(ctx context.Context) ([]Key, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lists++
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	return slices.Collect(maps.Values(s.keys)), s.broken
 }
 
