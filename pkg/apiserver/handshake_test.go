@@ -80,6 +80,8 @@ func TestHandshake(t *testing.T) {
 				info.Groups = append(info.Groups, fmt.Sprintf("group-%d", i))
 			}
 			return &authenticator.Response{User: info}, true, nil
+		case "flood":
+			return nil, false, distribution.ErrTooMany
 		}
 		return nil, false, nil
 	})}
@@ -115,6 +117,7 @@ func TestHandshake(t *testing.T) {
 		{name: "by nothing", err: distribution.ErrUnauthenticated},
 		{name: "by a password", value: "secret", err: distribution.ErrUnauthenticated},
 		{name: "by one that was changed", value: issue(nil, time.Hour) + "A", err: distribution.ErrUnauthenticated},
+		{name: "among many others", value: "flood", err: distribution.ErrTooMany},
 		{name: "of somebody in many groups", value: "many", err: distribution.ErrTokenTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) { // before the clock goes on

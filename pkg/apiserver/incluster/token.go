@@ -24,13 +24,14 @@ const reviewTimeout = 10 * time.Second
 
 // Tokens has kube-apiserver review tokens, and keeps the answers for ttl. A token
 // that it does not accept is not known; an error is of kube-apiserver, which the
-// generic server's own client does not tell apart.
+// generic server's own client does not tell apart, or says that too many tokens
+// that are not kept come at once.
 //
 // A token is good that was made for one of the audiences, or for the API itself,
 // as tokens are where nothing else was asked for. One for anybody else is not,
 // who could use it here otherwise.
 func Tokens(reviews authenticationv1client.TokenReviewInterface, audiences []string, ttl time.Duration) authenticator.Token {
-	return cache.New(authenticator.TokenFunc(func(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	return cache.New(bounded(authenticator.TokenFunc(func(ctx context.Context, token string) (*authenticator.Response, bool, error) {
 		ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
 		defer cancel()
 		// Without audiences it is reviewed for those of the API, which only kube-apiserver knows.
@@ -49,7 +50,7 @@ func Tokens(reviews authenticationv1client.TokenReviewInterface, audiences []str
 			info.Extra[key] = values
 		}
 		return &authenticator.Response{User: info}, true, nil
-	}), false, ttl, ttl)
+	})), false, ttl, ttl)
 }
 
 // claimedAudiences returns for whom a JSON Web Token says that it was made, RFC 7519, section 4.1.3; nobody where it is none. It
