@@ -48,9 +48,11 @@ type Backend interface {
 	// DeleteTag removes a tag and leaves what it points to.
 	DeleteTag(ctx context.Context, repo Repository, tag string) error
 	// DeleteManifest removes a manifest and all tags that point to it. It fails with
-	// ErrInUse where another manifest names it.
+	// ErrInUse where another manifest names it; where not all are known, that is one
+	// that the history of an Image has.
 	DeleteManifest(ctx context.Context, repo Repository, dgst digest.Digest) error
-	// DeleteBlob removes a blob. It fails with ErrInUse where a manifest names it.
+	// DeleteBlob removes a blob. It fails with ErrInUse where a manifest names it, as
+	// DeleteManifest does.
 	DeleteBlob(ctx context.Context, repo Repository, dgst digest.Digest) error
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/utils/clock"
 
@@ -154,6 +155,50 @@ func TestReferrers(t *testing.T) {
 	want(t, "deleting one", e.do(t, http.MethodDelete, "/v2/ns/app/manifests/"+first.Digest.String(), ""), "202")
 	compare("of one that is left", []string{"x/two 1"}, listed(""))
 	want(t, "deleting it again", e.do(t, http.MethodDelete, "/v2/ns/app/manifests/"+first.Digest.String(), ""), "404 MANIFEST_UNKNOWN")
+}
+
+// TestDeletionOfWhatIsNamed: what the history of an Image names stays, as far as it is looked at.
+func TestDeletionOfWhatIsNamed(t *testing.T) {
+	t.Parallel()
+	mirrored := lab.New(t, lab.TrustedTLS)
+	registry := registryAt(t, mirrored)
+	e := serve(t, Config{Mirrors: mirrors{"ns": registry}})
+	kept, _, err := registry.Repository("ns", "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	putIndex := func(tag string, names ...ocispec.Descriptor) ocispec.Descriptor {
+		raw, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+		if err := kept.PutManifest(t.Context(), d, raw, []string{tag}); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	config, layer := e.put(t, "ns/app", "{}"), e.put(t, "ns/app", "layer")
+	platform := e.putManifest(t, "ns/app", "", ocispec.Manifest{Config: config, Layers: []ocispec.Descriptor{layer}})
+	inner := putIndex("inner", platform)
+	outer := putIndex("anchor-1", inner)
+	other := e.put(t, "ns/app", "other")
+	unkept := e.putManifest(t, "ns/app", "", ocispec.Manifest{Config: other})
+	putIndex("v1", unkept)
+	for _, tt := range []struct{ name, path, want string }{
+		{name: "an index in an index", path: "manifests/" + inner.Digest.String(), want: "409 DENIED"},
+		{name: "an image in that", path: "manifests/" + platform.Digest.String(), want: "409 DENIED"},
+		{name: "a layer of that", path: "blobs/" + layer.Digest.String(), want: "409 DENIED"},
+		{name: "a config of that", path: "blobs/" + config.Digest.String(), want: "409 DENIED"},
+		{name: "an image that no history names", path: "manifests/" + unkept.Digest.String(), want: "202"},
+		{name: "a config that no history names", path: "blobs/" + other.Digest.String(), want: "202"},
+		{name: "what is not there", path: "manifests/" + digest.FromString("x").String(), want: "404 MANIFEST_UNKNOWN"},
+		{name: "what the history has itself", path: "manifests/" + outer.Digest.String(), want: "202"},
+	} {
+		want(t, tt.name, e.do(t, http.MethodDelete, "/v2/ns/app/"+tt.path, ""), tt.want)
+	}
+	mirrored.Misbehave(lab.When(func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/tags/list") }, lab.Answering(http.StatusInternalServerError, "", "SECRET")))
+	want(t, "when it cannot be looked at", e.do(t, http.MethodDelete, "/v2/ns/app/manifests/"+inner.Digest.String(), ""), "503 UNKNOWN")
 }
 
 func TestWhere(t *testing.T) {

@@ -8,7 +8,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -169,12 +171,37 @@ func (r *remote) DeleteTag(ctx context.Context, _ distribution.Repository, tag s
 	return undeleted(r.repository.DeleteTag(ctx, tag), distribution.ErrManifestUnknown)
 }
 
+// unused fails where what Tagger keeps of the history of an Image names content. Of what else is there nobody knows all.
+func (r *remote) unused(ctx context.Context, dgst digest.Digest, blob bool) error {
+	tags, err := r.repository.Tags(ctx)
+	if err != nil {
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		return failure(err)
+	}
+	kept := slices.DeleteFunc(tags, func(tag string) bool { return !distribution.ReservedTag(tag) })
+	switch named, err := r.repository.Named(ctx, kept, dgst, blob); {
+	case err != nil:
+		return failure(err)
+	case named:
+		return distribution.ErrInUse
+	}
+	return nil
+}
+
 // DeleteManifest implements distribution.Backend.
 func (r *remote) DeleteManifest(ctx context.Context, _ distribution.Repository, dgst digest.Digest) error {
+	if err := r.unused(ctx, dgst, false); err != nil {
+		return err
+	}
 	return undeleted(r.repository.DeleteManifest(ctx, dgst), distribution.ErrManifestUnknown)
 }
 
 // DeleteBlob implements distribution.Backend.
 func (r *remote) DeleteBlob(ctx context.Context, _ distribution.Repository, dgst digest.Digest) error {
+	if err := r.unused(ctx, dgst, true); err != nil {
+		return err
+	}
 	return undeleted(r.repository.DeleteBlob(ctx, dgst), distribution.ErrBlobUnknown)
 }

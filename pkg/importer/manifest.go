@@ -39,6 +39,11 @@ func ManifestTypes() []string { return slices.Clone(acceptedTypes) }
 // IsManifest tells the media types of manifests from those of blobs.
 func IsManifest(mediaType string) bool { return slices.Contains(acceptedTypes, mediaType) }
 
+// IsIndex tells the media types of manifests that name others.
+func IsIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerList
+}
+
 // ManifestParts returns what a manifest that was served as mediaType names: other
 // manifests, and the blobs that have to be beside it. Errors are *Error of Kind
 // UnsupportedManifest.
@@ -111,7 +116,7 @@ func parseManifest(raw []byte, contentType string, dgst digest.Digest) (*manifes
 		return nil, unsupported("neither the registry nor the manifest says what media type it has")
 	}
 	m := &manifest{raw: raw, self: ocispec.Descriptor{MediaType: served, Digest: dgst, Size: int64(len(raw))}}
-	isIndex := served == ocispec.MediaTypeImageIndex || served == dockerList
+	isIndex := IsIndex(served)
 	switch {
 	case document.Manifests != nil && (document.Config != nil || document.Layers != nil):
 		return nil, unsupported("its manifest is an index and an image at once")

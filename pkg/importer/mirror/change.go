@@ -7,10 +7,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"tagger.dev/tagger/pkg/importer"
@@ -39,6 +41,55 @@ func (r *Repository) PutManifest(ctx context.Context, desc ocispec.Descriptor, r
 	}
 	r.remember(recent{m, tags})
 	return r.refer(ctx, m, listed, true)
+}
+
+// maxLooked bounds the manifests that Named reads.
+const maxLooked = 256
+
+// Named reports whether one of the manifests that have some tags, or one below them,
+// names content, which is a blob or else a manifest. The first maxLooked are looked at.
+func (r *Repository) Named(ctx context.Context, tags []string, d digest.Digest, blob bool) (bool, error) {
+	var (
+		mu    sync.Mutex
+		named bool
+		seen  = map[digest.Digest]bool{}
+	)
+	for level, left := tags, maxLooked; len(level) > 0 && left > 0 && !named; {
+		level = level[:min(len(level), left)]
+		left -= len(level)
+		var next []string
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(r.registry.options.Connections)
+		for _, name := range level {
+			group.Go(func() error {
+				m, err := r.document(ctx, name)
+				if err != nil || m == nil {
+					return err
+				}
+				manifests, blobs, err := importer.ManifestParts(m.raw, m.mediaType)
+				if err != nil {
+					return nil //nolint:nilerr // what is no manifest names nothing
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for _, part := range append(blobs, manifests...) {
+					named = named || part.Digest == d
+				}
+				for _, below := range manifests {
+					if !seen[below.Digest] && (blob || importer.IsIndex(below.MediaType)) {
+						seen[below.Digest] = true
+						next = append(next, below.Digest.String())
+					}
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return false, err
+		}
+		level = next
+	}
+	return named, nil
 }
 
 // DeleteTag removes a tag. Where there is none errdefs.IsNotFound holds for the
