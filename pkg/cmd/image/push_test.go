@@ -4,9 +4,12 @@
 package image
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -254,6 +257,47 @@ func TestPushFails(t *testing.T) {
 			}
 			if tt.noToken && slices.Contains(port.tokens, goodToken) {
 				t.Error("the token was sent")
+			}
+		})
+	}
+}
+
+// TestProxyRefuses holds that a proxy that makes no connection is told apart from a registry port that fails: another way is taken then.
+func TestProxyRefuses(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		status int
+		want   string // the cause; empty where the proxy makes a connection
+	}{
+		{name: "the proxy connects", status: http.StatusOK},
+		{name: "may not", status: http.StatusForbidden, want: "the proxy answers 403 Forbidden"},
+		{name: "who is that", status: http.StatusProxyAuthRequired, want: "the proxy answers 407 Proxy Authentication Required"},
+		{name: "no such host", status: http.StatusServiceUnavailable, want: "the proxy answers 503 Service Unavailable"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method != http.MethodConnect || r.Host != "tagger.tagger.svc:5000" {
+					t.Errorf("unexpected request: %s %s", r.Method, r.Host)
+				}
+				w.WriteHeader(tt.status)
+			}))
+			defer proxy.Close()
+			at, err := url.Parse(proxy.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			transport := newTransport(x509.NewCertPool(), false)
+			transport.Proxy = http.ProxyURL(at)
+			defer transport.CloseIdleConnections()
+			err = ping(t.Context(), transport, &url.URL{Scheme: "https", Host: "tagger.tagger.svc:5000", Path: "/v2/"})
+			if err == nil || unreachable(err) != (tt.want != "") {
+				t.Fatalf("unreachable: %t: %v", unreachable(err), err)
+			}
+			if got := cause(err).Error(); tt.want != "" && got != tt.want {
+				t.Errorf("want %q, got %q", tt.want, got)
 			}
 		})
 	}

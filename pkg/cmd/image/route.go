@@ -42,6 +42,9 @@ const (
 	streams = 6
 )
 
+// proxyConnect is the Op of net/http's errors of a proxy by which no connection came about.
+const proxyConnect = "proxyconnect"
+
 // tokenUser is the user name beside a token, which is the password. Any would do.
 const tokenUser = "kubectl-image" //nolint:gosec // G101: it is a name
 
@@ -129,14 +132,7 @@ func (r *routes) direct(ctx context.Context, name remoteName, host string, token
 	direct := &directTransport{
 		host: host, insecure: r.insecure,
 		tokens: &tokens{ask: r.session.registryToken, clock: r.clock, current: token, asked: r.clock.Now()},
-		next: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSHandshakeTimeout: pingTimeout,
-			MaxIdleConnsPerHost: streams,
-			IdleConnTimeout:     time.Minute,
-			TLSClientConfig:     &tls.Config{RootCAs: authorities, InsecureSkipVerify: r.insecure, MinVersion: tls.VersionTLS12}, //nolint:gosec // G402: only where the user says so
-		},
+		next:   newTransport(authorities, r.insecure),
 	}
 	if r.insecure {
 		r.say("warning: the certificate of " + host + " is not verified: whoever is on the way can take the token, and change the image")
@@ -166,6 +162,28 @@ func (r *routes) direct(ctx context.Context, name remoteName, host string, token
 		return nil, &failure{err: fmt.Errorf("%s speaks no TLS, and the token was not sent there", host), hint: "Use plain HTTP with --insecure if that is meant."}
 	}
 	return nil, fmt.Errorf("%s: %w", host, err)
+}
+
+// newTransport returns the connections to a registry port, maybe by the proxy that the environment names.
+func newTransport(authorities *x509.CertPool, insecure bool) *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: refusedByProxy,
+		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout:    pingTimeout,
+		MaxIdleConnsPerHost:    streams,
+		IdleConnTimeout:        time.Minute,
+		TLSClientConfig:        &tls.Config{RootCAs: authorities, InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12}, //nolint:gosec // G402: only where the user says so
+	}
+}
+
+// refusedByProxy makes what a proxy answers, instead of a connection, an error as of one that does not come about otherwise; net/http
+// alone makes a text of it.
+func refusedByProxy(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &net.OpError{Op: proxyConnect, Net: "tcp", Err: fmt.Errorf("the proxy answers %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))}
 }
 
 // throughAPIServer is the way that needs the kubeconfig alone.
@@ -270,7 +288,7 @@ func (e *unreachedError) Unwrap() error { return e.err }
 // unreachable says whether no connection came about at all.
 func unreachable(err error) bool {
 	var op *net.OpError
-	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == proxyConnect)
 }
 
 // speaksNoTLS says whether somebody answered who does not know what TLS is.
