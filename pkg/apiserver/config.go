@@ -33,9 +33,8 @@ type ExtraConfig struct {
 	Importer  queue.Importer
 	Keychains queue.Keychains
 	Mirrors   queue.Mirrors
-	// Registry is nil where there is no registry endpoint.
-	Registry *RegistryConfig
-	Clock    clock.WithTicker
+	Registry  RegistryConfig
+	Clock     clock.WithTicker
 
 	// Identity names this process in the claims of imports; no other has or had it. SoleReplica says that no other runs imports.
 	Identity    string
@@ -102,7 +101,7 @@ const uploadSecrets = "tagger.dev/upload" //nolint:gosec // a purpose is no secr
 // Server is the whole of Tagger's server. Run it once.
 type Server struct {
 	generic  *genericapiserver.GenericAPIServer
-	registry *registryServer // nil where there is none
+	registry *registryServer
 	// retired is closed when the server is asked to stop and nobody sends it new requests any more, as far as that is known.
 	retired chan struct{}
 }
@@ -150,15 +149,14 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 		return nil, fmt.Errorf("storage of registrykeys: %w", err)
 	}
 	generic.RegisterDestroyFunc(keys.Destroy)
-	tokens := token.NewRing(keys, c.registryEndpoint().Host, c.extra.Clock)
+	tokens := token.NewRing(keys, c.extra.Registry.Host, c.extra.Clock)
 	group, pushes, err := c.groupInfo(imports, mirrorReleases, mirrorReleaseStatus, tokens, ctx.Done())
 	if err != nil {
 		return nil, err
 	}
-	var backend distribution.Backend
-	if c.extra.Registry != nil {
-		content := c.extra.Registry.Backend(func(ctx context.Context) ([][]byte, error) { return tokens.Secrets(ctx, uploadSecrets, front.KeyBytes) })
-		backend = &imageBackend{Backend: content, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted}
+	content := c.extra.Registry.Backend(func(ctx context.Context) ([][]byte, error) { return tokens.Secrets(ctx, uploadSecrets, front.KeyBytes) })
+	backend := &imageBackend{
+		Backend: content, pushes: pushes, history: imports, host: c.extra.Registry.Host, deleted: c.extra.Registry.Deleted,
 	}
 	server := &Server{generic: generic, retired: make(chan struct{})}
 	proxied, err := c.proxied(generic, backend, server.retired)
@@ -172,16 +170,14 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 	if err := addImports(generic, imports); err != nil {
 		return nil, err
 	}
-	if backend != nil {
-		server.registry = newRegistryServer(c.extra.Registry, backend, tokens, c.generic.Authorization.Authorizer)
-		// Before the API closes, by which pushes are recorded.
-		if err := generic.AddPreShutdownHook("tagger-registry", func() error {
-			<-server.retired
-			server.registry.stop()
-			return nil
-		}); err != nil {
-			return nil, err
-		}
+	server.registry = newRegistryServer(&c.extra.Registry, backend, tokens, c.generic.Authorization.Authorizer)
+	// Before the API closes, by which pushes are recorded.
+	if err := generic.AddPreShutdownHook("tagger-registry", func() error {
+		<-server.retired
+		server.registry.stop()
+		return nil
+	}); err != nil {
+		return nil, err
 	}
 	return server, nil
 }
@@ -191,10 +187,8 @@ func (s *Server) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		time.AfterFunc(s.generic.ShutdownDelayDuration, func() { close(s.retired) })
 	})()
-	if s.registry != nil {
-		s.registry.start(ctx)
-		defer s.registry.close() // where the API did not start
-	}
+	s.registry.start(ctx)
+	defer s.registry.close() // where the API did not start
 	return s.generic.PrepareRun().RunWithContext(ctx)
 }
 

@@ -11,11 +11,9 @@ import (
 	"strings"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/waitgroup"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
@@ -176,23 +174,8 @@ func (a *proxyAuthorizer) Authorize(ctx context.Context, _ distribution.Credenti
 	return ctx, authorizeLayers(ctx, a.authorizer, caller, repo, action)
 }
 
-// noRegistry serves images/proxy of a server without a registry endpoint. What it says kubectl prints.
-type noRegistry struct{}
-
-func (noRegistry) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	responsewriters.WriteRawJSON(http.StatusNotImplemented, &metav1.Status{
-		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
-		Status:   metav1.StatusFailure, Reason: metav1.StatusReasonMethodNotAllowed, Code: http.StatusNotImplemented,
-		Message: "images/proxy: this server has no registry endpoint; its administrator has it serve one by the flag --data-dir",
-	}, w)
-}
-
-// proxied returns the storage of images/proxy, which serves backend, unless that is nil. The server waits for it at its shutdown, from
-// when it is retired.
+// proxied returns the storage of images/proxy, which serves backend. The server waits for it at its shutdown, from when it is retired.
 func (c CompletedConfig) proxied(server *genericapiserver.GenericAPIServer, backend distribution.Backend, retired <-chan struct{}) (*imagestorage.ProxyREST, error) {
-	if backend == nil {
-		return imagestorage.NewProxyREST(noRegistry{}), nil
-	}
 	p := newProxy(backend, c.generic.Authorization.Authorizer, c.extra.Registry.Limits)
 	return imagestorage.NewProxyREST(p), server.AddPreShutdownHook("tagger-images-proxy", func() error {
 		<-retired

@@ -352,15 +352,6 @@ func TestProxyDrain(t *testing.T) {
 	<-drained
 }
 
-func TestNoRegistry(t *testing.T) {
-	t.Parallel()
-	w := httptest.NewRecorder()
-	noRegistry{}.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-	if w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "--data-dir") {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
-}
-
 // TestLongRunning holds which requests no timeout ends.
 func TestLongRunning(t *testing.T) {
 	t.Parallel()

@@ -70,11 +70,8 @@ func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mi
 	return &info, imagestorage.NewPushes(images, writer), nil
 }
 
-// registryEndpoint returns where the registry endpoint is; its zero value where there is none.
+// registryEndpoint returns where the registry endpoint is.
 func (c CompletedConfig) registryEndpoint() tagger.RegistryEndpoint {
-	if c.extra.Registry == nil {
-		return tagger.RegistryEndpoint{}
-	}
 	return tagger.RegistryEndpoint{Host: c.extra.Registry.Host, CertificateAuthority: c.extra.Registry.CertificateAuthority}
 }
 

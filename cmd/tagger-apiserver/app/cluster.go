@@ -87,7 +87,7 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 	}, clock.RealClock{})
 	config.Extra = o.extraConfig(taggerserver.ExtraConfig{
 		Importer: imports, Keychains: pullSecrets.Keychain, Mirrors: mirrors, Running: pods{kube}.running,
-		Registry: &taggerserver.RegistryConfig{
+		Registry: taggerserver.RegistryConfig{
 			Listener:             registry,
 			TLS:                  &tls.Config{GetCertificate: serving, MinVersion: tls.VersionTLS12},
 			Host:                 registryHost,

@@ -89,7 +89,7 @@ func newStandalone(ctx context.Context, o *Options, p *process) (*taggerserver.S
 			Importer:  imports,
 			Keychains: func(string) importer.Keychain { return credentials },
 			Mirrors:   embeddedMirror{store: store, host: registryHost},
-			Registry: &taggerserver.RegistryConfig{
+			Registry: taggerserver.RegistryConfig{
 				Listener:             registry,
 				TLS:                  &tls.Config{GetCertificate: serving.GetCertificate, MinVersion: tls.VersionTLS12},
 				Host:                 registryHost,

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -46,7 +45,7 @@ var (
 	_ rest.TableConvertor       = &REST{}
 )
 
-// NewREST returns the storage of registrytokens. An endpoint without a host is none: tokens for it are refused.
+// NewREST returns the storage of registrytokens, tokens for an endpoint.
 func NewREST(issuer Issuer, endpoint tagger.RegistryEndpoint) *REST {
 	return &REST{issuer: issuer, endpoint: endpoint}
 }
@@ -66,9 +65,6 @@ func (*REST) GetSingularName() string { return "registrytoken" }
 // Create answers with a token.
 func (r *REST) Create(ctx context.Context, obj runtime.Object, createValidation rest.ValidateObjectFunc, options *metav1.CreateOptions) (
 	runtime.Object, error) {
-	if r.endpoint.Host == "" {
-		return nil, noEndpoint()
-	}
 	asked := obj.(*tagger.RegistryToken)
 	answer := &tagger.RegistryToken{Spec: *asked.Spec.DeepCopy()}
 	rest.FillObjectMetaSystemFields(answer)
@@ -111,14 +107,6 @@ func requester(ctx context.Context) (token.Identity, error) {
 			errors.New("a token is of somebody, and this request is anonymous: authenticate"))
 	}
 	return token.Identity{Name: caller.GetName(), UID: caller.GetUID(), Groups: caller.GetGroups(), Extra: caller.GetExtra()}, nil
-}
-
-// noEndpoint is that the server does not serve what a token would be for, which no client mends by trying again.
-func noEndpoint() error {
-	err := apierrors.NewMethodNotSupported(tagger.Resource("registrytokens"), "create")
-	err.ErrStatus.Code = http.StatusMethodNotAllowed
-	err.ErrStatus.Message = "this server has no registry endpoint that a token could be for: it is run without an image store, --data-dir"
-	return err
 }
 
 var columns = []metav1.TableColumnDefinition{
