@@ -6,6 +6,8 @@ package chart
 import (
 	"maps"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,4 +63,31 @@ func inWords(rule rbacv1.PolicyRule) string {
 		names = rule.ResourceNames
 	}
 	return strings.Join(rule.Verbs, ", ") + " " + kind + "`" + strings.Join(names, "`, `") + "`"
+}
+
+var upgrade = regexp.MustCompile(`(?m)^ *helm upgrade tagger .*`)
+
+// TestUpgradesAreDocumented holds that who copies a command has a new version's new values, which --reuse-values leaves out.
+func TestUpgradesAreDocumented(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := 0
+	for _, file := range append(files, chart+"/README.md") {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, command := range upgrade.FindAllString(string(content), -1) {
+			commands++
+			if !strings.Contains(command, " --reset-then-reuse-values ") {
+				t.Errorf("%s: %s", file, command)
+			}
+		}
+	}
+	if commands == 0 {
+		t.Error("no document upgrades anything")
+	}
 }

@@ -183,12 +183,12 @@ etcd:
 		want:   map[string]string{server + " " + pod + ".volumes[0]}": `{"emptyDir":{},"name":"data"}`},
 	}, {
 		name:   "another volume",
-		values: `{persistence: {size: 1Ti, storageClass: fast, accessModes: [ReadWriteOncePod], annotations: {a: b}}, imageStore: {reserve: 1Gi, maxBlobSize: 10Gi, maxNamespaceSize: 100Gi}}`,
+		values: `{persistence: {size: 1Ti, storageClass: fast, accessModes: [ReadWriteOncePod], annotations: {a: b}}, imageStore: {reserve: 1Gi, maxNamespaceSize: 100Gi}}`,
 		want: map[string]string{
 			server + " {.spec.volumeClaimTemplates[0].spec}":                   `{"accessModes":["ReadWriteOncePod"],"resources":{"requests":{"storage":"1Ti"}},"storageClassName":"fast"}`,
 			server + " {.spec.volumeClaimTemplates[0].metadata.annotations.a}": "b",
 		},
-		args: []string{"--store-reserve=1Gi", "--max-blob-size=10Gi", "--max-namespace-size=100Gi"},
+		args: []string{"--store-reserve=1Gi", "--max-namespace-size=100Gi"},
 	}, {
 		name:   "a load balancer",
 		values: `{loadBalancer: true, registry: {externalHost: "images.example.com:443", service: {port: 443, loadBalancerClass: internal, annotations: {a: b}}}}`,
@@ -213,6 +213,10 @@ etcd:
 			"ClusterRoleBinding/tagger-node-tokens {.subjects[*].kind} {.subjects[*].name}": "Group system:nodes",
 		},
 		args: []string{"--registry-audiences=tagger.dev,images.example.com:5000"},
+	}, {
+		name:   "layers of any size no more",
+		values: `{registry: {maxBlobSize: 10Gi}}`,
+		args:   []string{"--max-blob-size=10Gi"},
 	}, {
 		name:   "no audience but the API's",
 		values: `{registry: {audiences: []}}`,
