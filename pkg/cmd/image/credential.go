@@ -4,6 +4,7 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,41 +60,59 @@ func newCredentialCommand(cluster *cluster, streams genericiooptions.IOStreams) 
 		},
 		ValidArgs: verbs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			asked, err := io.ReadAll(io.LimitReader(streams.In, maxHost))
-			if err != nil {
-				return err
+			err := speakCredential(cmd.Context(), cluster, streams, args[0])
+			if unknown := (*unknownHostError)(nil); errors.As(err, &unknown) {
+				_, _ = fmt.Fprintln(streams.Out, notThere)
+			} else if err != nil {
+				message, _ := describe(err)
+				_ = printers.WriteEscaped(streams.Out, message+"\n") // which is what the client repeats
 			}
-			switch args[0] {
-			case "get":
-				return giveCredential(cmd, cluster, streams.Out, strings.TrimSpace(string(asked)))
-			case "list":
-				_, err := fmt.Fprintln(streams.Out, "{}")
-				return err
-			case "erase": // there is nothing that stays
-				return nil
-			default:
-				return errors.New("nothing is stored here: the kubeconfig says who you are; remove the host from credHelpers to log in otherwise")
-			}
+			return err
 		},
 	}
 }
 
-// giveCredential answers with a token, where the host is the one that the cluster publishes.
-func giveCredential(cmd *cobra.Command, cluster *cluster, out io.Writer, asked string) error {
+// speakCredential does what a verb of the protocol says.
+func speakCredential(ctx context.Context, cluster *cluster, streams genericiooptions.IOStreams, verb string) error {
+	asked, err := io.ReadAll(io.LimitReader(streams.In, maxHost))
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "get":
+		return giveCredential(ctx, cluster, streams.Out, strings.TrimSpace(string(asked)))
+	case "list":
+		_, err := fmt.Fprintln(streams.Out, "{}")
+		return err
+	case "erase": // there is nothing that stays
+		return nil
+	default:
+		return errors.New("nothing is stored here: the kubeconfig says who you are; remove the host from credHelpers to log in otherwise")
+	}
+}
+
+// unknownHostError is of a host that is asked for and is not the cluster's.
+type unknownHostError struct {
+	asked, published string
+}
+
+func (e *unknownHostError) Error() string {
+	return fmt.Sprintf("the cluster of the current context publishes %q, not %q", e.published, e.asked)
+}
+
+// giveCredential answers with a token, where the host is the one that the cluster publishes: it says which that is by a token.
+func giveCredential(ctx context.Context, cluster *cluster, out io.Writer, asked string) error {
 	session, err := cluster.connect()
 	if err != nil {
 		return err
 	}
-	token, err := session.registryToken(cmd.Context())
+	token, err := session.registryToken(ctx)
 	if err != nil {
-		message, _ := describe(err)
-		_ = printers.WriteEscaped(out, message+"\n") // which is what the client repeats
 		return err
 	}
 	host := strings.TrimSuffix(strings.TrimPrefix(asked, "https://"), "/")
 	if token.Status.Registry.Host == "" || host != token.Status.Registry.Host {
-		_, _ = fmt.Fprintln(out, notThere)
-		return fmt.Errorf("the cluster of the current context publishes %q, not %q", token.Status.Registry.Host, host)
+		return &unknownHostError{asked: host, published: token.Status.Registry.Host}
 	}
 	return json.NewEncoder(out).Encode(credential{ServerURL: asked, Username: tokenUser, Secret: token.Status.Token}) //nolint:gosec // G117: that is what is asked for
 }

@@ -161,6 +161,7 @@ func TestCredentialHelper(t *testing.T) {
 		name  string
 		verb  string
 		stdin string
+		args  []string
 		want  result
 	}{
 		{
@@ -180,7 +181,12 @@ func TestCredentialHelper(t *testing.T) {
 		{name: "logout", verb: "erase", stdin: host},
 		{
 			name: "login", verb: "store", stdin: `{"ServerURL": "it", "Username": "me", "Secret": "mine"}`,
-			want: result{Code: 1, Stderr: "error: nothing is stored here: the kubeconfig says who you are; remove the host from credHelpers to log in otherwise\n"},
+			want: result{Code: 1, Stdout: "nothing is stored here: the kubeconfig says who you are; remove the host from credHelpers to log in otherwise\n",
+				Stderr: "error: nothing is stored here: the kubeconfig says who you are; remove the host from credHelpers to log in otherwise\n"},
+		},
+		{
+			name: "no such context", verb: "get", stdin: host, args: []string{"--context=other"},
+			want: result{Code: 1, Stdout: "invalid configuration: context was not found for specified context: other\n", Stderr: "error: invalid configuration: context was not found for specified context: other\n"},
 		},
 	}
 	for _, tt := range tests {
@@ -188,7 +194,7 @@ func TestCredentialHelper(t *testing.T) {
 			t.Parallel()
 			server := published(t, host, nil)
 			server.stdin = tt.stdin
-			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, CredentialArgs([]string{tt.verb})...)
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, append(CredentialArgs([]string{tt.verb}), tt.args...)...)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("unexpected result (-want +got):\n%s", diff)
 			}
