@@ -9,9 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -115,44 +112,4 @@ func giveCredential(ctx context.Context, cluster *cluster, out io.Writer, asked 
 		return &unknownHostError{asked: host, published: token.Status.Registry.Host}
 	}
 	return json.NewEncoder(out).Encode(credential{ServerURL: asked, Username: tokenUser, Secret: token.Status.Token}) //nolint:gosec // G117: that is what is asked for
-}
-
-// setHelper writes into docker's or podman's file that the plugin is asked about a host. All else that is in it stays.
-func setHelper(file, host string) error {
-	content := map[string]json.RawMessage{}
-	helpers := map[string]string{}
-	body, err := os.ReadFile(filepath.Clean(file))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	default:
-		if err := json.Unmarshal(body, &content); err != nil {
-			return errors.New("this is no JSON; nothing was changed")
-		}
-		if content["credHelpers"] != nil {
-			if err := json.Unmarshal(content["credHelpers"], &helpers); err != nil {
-				return errors.New("its credHelpers are not as docker writes them; nothing was changed")
-			}
-		}
-	}
-	helpers[host] = helperName
-	if content["credHelpers"], err = json.Marshal(helpers); err != nil {
-		return err
-	}
-	// What an earlier login left there would be stale soon.
-	auths := map[string]json.RawMessage{}
-	if json.Unmarshal(content["auths"], &auths) == nil && auths[host] != nil {
-		delete(auths, host)
-		if content["auths"], err = json.Marshal(auths); err != nil {
-			return err
-		}
-	}
-	if body, err = json.MarshalIndent(content, "", "\t"); err != nil {
-		return err
-	}
-	return replaceFile(file, body, 0o600)
 }

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -160,11 +159,14 @@ func (o *loginOptions) inHome(parts ...string) (string, error) {
 	return filepath.Join(append([]string{home}, parts...)...), nil
 }
 
-// writeToken writes a token as the program itself would after its own login: to the store of credentials that is set there, or
+// writeToken writes a token as the program itself would after its own login: to what is set there for this host or for all, or
 // else to the file.
 func (o *loginOptions) writeToken(ctx context.Context, file, host string, token *v1beta1.RegistryToken) error {
-	// Not through a credential helper for that host: it is ours, or somebody's who knows better.
-	store, err := credentials.NewStore(file, credentials.StoreOptions{AllowPlaintextPut: true})
+	// Not by ourselves, whom an earlier login may have set: we store nothing. What somebody else gives credentials by stays.
+	if err := unsetHelper(file, host); err != nil {
+		return err
+	}
+	store, err := credentials.NewStore(followed(file), credentials.StoreOptions{AllowPlaintextPut: true})
 	if err != nil {
 		return err
 	}
@@ -237,25 +239,4 @@ func (o *loginOptions) say(format string, args ...any) error {
 
 func (o *loginOptions) warn(format string, args ...any) error {
 	return printers.WriteEscaped(o.streams.ErrOut, fmt.Sprintf(format, args...)+"\n")
-}
-
-// replaceFile writes a file under another name first. A link stays one.
-func replaceFile(name string, content []byte, mode fs.FileMode) (err error) {
-	if target, err := filepath.EvalSymlinks(name); err == nil {
-		name = target
-	}
-	file, err := os.CreateTemp(filepath.Dir(name), "."+strings.TrimPrefix(filepath.Base(name), ".")+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(file.Name())
-		}
-	}()
-	_, err = file.Write(content)
-	if err := errors.Join(err, file.Chmod(mode), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), name)
 }

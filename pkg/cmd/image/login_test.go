@@ -33,6 +33,7 @@ func TestLogin(t *testing.T) {
 		args        []string
 		environment map[string]string
 		file        string // which is written, in the folder of the test
+		linked      string // what file is a link to
 		present     string // what is in it before
 		want        map[string]any
 	}{
@@ -64,6 +65,41 @@ func TestLogin(t *testing.T) {
 			},
 		},
 		{
+			name: "a token, after a helper", args: []string{"--authfile=FOLDER/it.json"}, file: "it.json",
+			present: strings.Replace(present, `"credHelpers": {`, `"credHelpers": {"`+host+`": "kubectl-image", `, 1),
+			want: map[string]any{
+				"auths":       map[string]any{host: map[string]any{"auth": auth}, "quay.io": map[string]any{"auth": "bWU6c2VjcmV0"}},
+				"credHelpers": map[string]any{"gcr.io": "gcloud"}, "detachKeys": "ctrl-x",
+			},
+		},
+		{
+			name: "a token, over a link", args: []string{"--authfile=FOLDER/link.json"}, file: "link.json", linked: "there/it.json", present: present,
+			want: map[string]any{
+				"auths":       map[string]any{host: map[string]any{"auth": auth}, "quay.io": map[string]any{"auth": "bWU6c2VjcmV0"}},
+				"credHelpers": map[string]any{"gcr.io": "gcloud"}, "detachKeys": "ctrl-x",
+			},
+		},
+		{
+			name: "a token, over a link to nothing", args: []string{"--authfile=FOLDER/link.json"}, file: "link.json", linked: "there/it.json",
+			want: map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
+		},
+		{
+			name: "a helper, over a link", args: []string{"--authfile=FOLDER/link.json", "--credential-helper"}, file: "link.json", linked: "there/it.json", present: "{}",
+			want: map[string]any{"credHelpers": map[string]any{host: "kubectl-image"}},
+		},
+		{
+			name: "a helper, over a link to nothing", args: []string{"--authfile=FOLDER/link.json", "--credential-helper"}, file: "link.json", linked: "there/it.json",
+			want: map[string]any{"credHelpers": map[string]any{host: "kubectl-image"}},
+		},
+		{
+			name: "a helper in an empty file", args: []string{"--authfile=FOLDER/it.json", "--credential-helper"}, file: "it.json", present: "\n",
+			want: map[string]any{"credHelpers": map[string]any{host: "kubectl-image"}},
+		},
+		{
+			name: "a helper where there are no others", args: []string{"--authfile=FOLDER/it.json", "--credential-helper"}, file: "it.json", present: `{"credHelpers": null}`,
+			want: map[string]any{"credHelpers": map[string]any{host: "kubectl-image"}},
+		},
+		{
 			name: "a helper in a new file", args: []string{"--authfile=FOLDER/new/it.json", "--credential-helper"}, file: "new/it.json",
 			want: map[string]any{"credHelpers": map[string]any{host: "kubectl-image"}},
 		},
@@ -82,6 +118,14 @@ func TestLogin(t *testing.T) {
 				args = append(args, named.Replace(arg))
 			}
 			file := filepath.Join(folder, tt.file)
+			if tt.linked != "" {
+				if err := os.Mkdir(filepath.Join(folder, filepath.Dir(tt.linked)), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(tt.linked, file); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if tt.present != "" {
 				if err := os.WriteFile(file, []byte(tt.present), 0o600); err != nil {
 					t.Fatal(err)
@@ -100,6 +144,9 @@ func TestLogin(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, content); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", tt.file, diff)
+			}
+			if target, err := os.Readlink(file); tt.linked != "" && target != tt.linked {
+				t.Errorf("%v: a link to %q, want one to %q", err, target, tt.linked)
 			}
 			info, err := os.Stat(file)
 			if err != nil || info.Mode().Perm() != 0o600 {
