@@ -79,11 +79,17 @@ func pushServer(t *testing.T, options Options) (*httptest.Server, *pushable) {
 	for _, repo := range []Repository{baseRepo, foreignRepo, secretRepo} {
 		backend.put(repo, ocispec.Descriptor{Digest: canonicalBlob}, blobText)
 	}
+	return serve(t, backend, options), backend
+}
+
+// serve starts a server of HTTP/2 with TLS.
+func serve(t *testing.T, backend Backend, options Options) *httptest.Server {
+	t.Helper()
 	server := httptest.NewUnstartedServer(New(backend, pusherAuthorizer{}, options))
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	return server, backend
+	return server
 }
 
 // run sends the steps one after another.
