@@ -16,7 +16,7 @@ import (
 	taggerrest "tagger.dev/tagger/pkg/registry/tagger/rest"
 )
 
-// neverImported is the status of an Image of which no import has ended.
+// neverImported is the status of an Image of which no import has ended, and to which nothing else happened.
 const neverImported = "NeverImported"
 
 // TableConvertor shows Images as kubectl get does: what is followed, what it means now, and whether it is failing.
@@ -31,7 +31,7 @@ var columns = []metav1.TableColumnDefinition{
 	{Name: "Mirror", Type: "boolean", Description: "Whether imports copy the image into the mirror registry."},
 	{Name: "Digest", Type: "string", Description: "The digest that the tag means now, shortened."},
 	{Name: "Imported", Type: "string", Description: "How long ago that was last imported."},
-	{Name: "Status", Type: "string", Description: "The outcome of the last import: Imported, Unchanged, or Failed with the reason; NeverImported where none has ended."},
+	{Name: "Status", Type: "string", Description: "What came last: Imported, Unchanged, Pushed, RolledBack or Deleted, or Failed with the reason why an import failed; NeverImported where nothing came yet."},
 	{Name: "Generations", Type: "integer", Priority: 1, Description: "How many entries the history has."},
 	{Name: "Insecure", Type: "boolean", Priority: 1, Description: "Whether the source may be reached insecurely."},
 	{Name: "Image Reference", Type: "string", Priority: 1, Description: "What to run."},

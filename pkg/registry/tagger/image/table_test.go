@@ -4,6 +4,7 @@
 package image
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 )
 
 func TestTable(t *testing.T) {
@@ -87,6 +89,13 @@ func TestTableHeader(t *testing.T) {
 	table, err := convertor.ConvertToTable(t.Context(), list, &metav1.TableOptions{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, reason := range []string{
+		v1beta1.ReasonImported, v1beta1.ReasonUnchanged, v1beta1.ReasonPushed, v1beta1.ReasonRolledBack, v1beta1.ReasonDeleted, neverImported,
+	} {
+		if status := table.ColumnDefinitions[5]; !strings.Contains(status.Description, reason) {
+			t.Errorf("column %s can be %s, which is not said: %s", status.Name, reason, status.Description)
+		}
 	}
 	var narrow, wide []string
 	for _, column := range table.ColumnDefinitions {
