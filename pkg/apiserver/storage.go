@@ -72,7 +72,7 @@ func (c CompletedConfig) groupInfo(imports *queue.Controller, mirrorReleases *mi
 
 // registryEndpoint returns where the registry endpoint is.
 func (c CompletedConfig) registryEndpoint() tagger.RegistryEndpoint {
-	return tagger.RegistryEndpoint{Host: c.extra.Registry.Host, CertificateAuthority: c.extra.Registry.CertificateAuthority}
+	return tagger.RegistryEndpoint{Host: c.extra.Registry.Host, CABundle: c.extra.Registry.CertificateAuthority}
 }
 
 func validReference(reference string) error {

@@ -35,7 +35,7 @@ func ownTokens(t *testing.T, x *tagger) {
 		}
 		made := of(access.Config)
 		tokens[user] = made.Status.Token
-		if made.Status.Registry.Host != x.registry || len(made.Status.Registry.CertificateAuthority) == 0 {
+		if made.Status.Registry.Host != x.registry || len(made.Status.Registry.CABundle) == 0 {
 			t.Errorf("the registry is %q, want %q, with its authority", made.Status.Registry.Host, x.registry)
 		}
 	}

@@ -58,8 +58,8 @@ func TestRegistryToken(t *testing.T) {
 			t.Errorf("host %q, want %q", got, s.registry)
 		}
 		ca := must(os.ReadFile(filepath.Join(s.dir, "ca.crt")))(t)
-		if !bytes.Equal(answer.Status.Registry.CertificateAuthority, ca) {
-			t.Errorf("authority %q, want %q", answer.Status.Registry.CertificateAuthority, ca)
+		if !bytes.Equal(answer.Status.Registry.CABundle, ca) {
+			t.Errorf("authority %q, want %q", answer.Status.Registry.CABundle, ca)
 		}
 		ends := answer.Status.ExpirationTimestamp.Time // in whole seconds
 		if ends.Before(asked.Add(time.Hour).Truncate(time.Second)) || ends.After(answered.Add(time.Hour)) {

@@ -30,8 +30,8 @@ type RegistryTokenStatus struct {
 
 // RegistryEndpoint is where a registry is reached, and how its certificate is verified.
 type RegistryEndpoint struct {
-	Host                 string
-	CertificateAuthority []byte
+	Host     string
+	CABundle []byte
 }
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object

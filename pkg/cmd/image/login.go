@@ -123,7 +123,7 @@ func (o *loginOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return stopped(ctx, fmt.Errorf("writing %s: %w", file, err))
 	}
-	return o.trust(host, token.Status.Registry.CertificateAuthority)
+	return o.trust(host, token.Status.Registry.CABundle)
 }
 
 func installed(program string) bool {

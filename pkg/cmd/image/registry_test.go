@@ -104,7 +104,7 @@ func published(t *testing.T, host string, authority []byte) *api {
 	t.Helper()
 	token := v1beta1.RegistryToken{TypeMeta: metav1.TypeMeta{APIVersion: "tagger.dev/v1beta1", Kind: "RegistryToken"}}
 	token.Status.Token, token.Status.ExpirationTimestamp = goodToken, metav1.NewTime(time.Now().Add(time.Hour).Truncate(time.Second))
-	token.Status.Registry = v1beta1.RegistryEndpoint{Host: host, CertificateAuthority: authority}
+	token.Status.Registry = v1beta1.RegistryEndpoint{Host: host, CABundle: authority}
 	server := &api{t: t, documents: map[string]any{"/apis/tagger.dev/v1beta1/registrytokens": token}}
 	server.start()
 	return server

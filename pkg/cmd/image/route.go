@@ -232,12 +232,12 @@ func newRoute(transport http.RoundTripper, host string, name remoteName) *route 
 // authority of the cluster counts alone, where it has one: that is no proof of being the cluster's to be on the internet.
 func (r *routes) authorities(host string, published v1beta1.RegistryEndpoint) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
-	if host == published.Host || len(published.CertificateAuthority) == 0 {
+	if host == published.Host || len(published.CABundle) == 0 {
 		if all, err := x509.SystemCertPool(); err == nil {
 			pool = all
 		}
 	}
-	pool.AppendCertsFromPEM(published.CertificateAuthority)
+	pool.AppendCertsFromPEM(published.CABundle)
 	if r.authority != "" {
 		own, err := os.ReadFile(r.authority)
 		if err != nil {

@@ -95,7 +95,7 @@ func TestRegistryKeys(t *testing.T) {
 func TestRegistryTokens(t *testing.T) {
 	t.Parallel()
 	ring := token.NewRing(newKeys(t, fmt.Sprintf("/test-%d", prefixes.Add(1))), "registry.example:5000", clocktesting.NewFakePassiveClock(noon))
-	endpoint := tagger.RegistryEndpoint{Host: "registry.example:5000", CertificateAuthority: []byte("pem")}
+	endpoint := tagger.RegistryEndpoint{Host: "registry.example:5000", CABundle: []byte("pem")}
 	someone := &user.DefaultInfo{Name: alice, UID: "7", Groups: []string{"developers", user.AllAuthenticated}, Extra: map[string][]string{"scopes": {"a"}}}
 	crowd := &user.DefaultInfo{Name: alice}
 	for i := range 1000 {

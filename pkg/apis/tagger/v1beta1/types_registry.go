@@ -56,11 +56,11 @@ type RegistryEndpoint struct {
 	// endpoint speaks TLS.
 	// +optional
 	Host string `json:"host,omitempty"`
-	// The certificate, PEM, of the authority that the endpoint's certificate is of. Absent where that is of no authority of
-	// Tagger's own, but was given to the server by --tls-cert-file. Clients trust it for this host beside those that they trust
-	// anyway: an ingress that ends TLS has another certificate.
+	// A PEM encoded CA bundle by which the endpoint's certificate verifies. Absent where that is of no authority of Tagger's own, but
+	// was given to the server by --tls-cert-file. Clients trust it for this host beside those that they trust anyway: an ingress that
+	// ends TLS has another certificate.
 	// +optional
-	CertificateAuthority []byte `json:"certificateAuthority,omitempty"`
+	CABundle []byte `json:"caBundle,omitempty"`
 }
 
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
