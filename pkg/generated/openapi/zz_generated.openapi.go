@@ -3761,9 +3761,9 @@ func schema_pkg_apis_tagger_v1beta1_RegistryEndpoint(ref common.ReferenceCallbac
 							Format:      "",
 						},
 					},
-					"certificateAuthority": {
+					"caBundle": {
 						SchemaProps: spec.SchemaProps{
-							Description: "The certificate, PEM, of the authority that the endpoint's certificate is of. Absent where that is of no authority of Tagger's own, but was given to the server by --tls-cert-file. Clients trust it for this host beside those that they trust anyway: an ingress that ends TLS has another certificate.",
+							Description: "A PEM encoded CA bundle by which the endpoint's certificate verifies. Absent where that is of no authority of Tagger's own, but was given to the server by --tls-cert-file. Clients trust it for this host beside those that they trust anyway: an ingress that ends TLS has another certificate.",
 							Type:        []string{"string"},
 							Format:      "byte",
 						},

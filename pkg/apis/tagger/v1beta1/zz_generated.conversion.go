@@ -722,7 +722,7 @@ func Convert_tagger_MirrorReleaseStatus_To_v1beta1_MirrorReleaseStatus(in *tagge
 
 func autoConvert_v1beta1_RegistryEndpoint_To_tagger_RegistryEndpoint(in *RegistryEndpoint, out *tagger.RegistryEndpoint, s conversion.Scope) error {
 	out.Host = in.Host
-	out.CertificateAuthority = *(*[]byte)(unsafe.Pointer(&in.CertificateAuthority))
+	out.CABundle = *(*[]byte)(unsafe.Pointer(&in.CABundle))
 	return nil
 }
 
@@ -733,7 +733,7 @@ func Convert_v1beta1_RegistryEndpoint_To_tagger_RegistryEndpoint(in *RegistryEnd
 
 func autoConvert_tagger_RegistryEndpoint_To_v1beta1_RegistryEndpoint(in *tagger.RegistryEndpoint, out *RegistryEndpoint, s conversion.Scope) error {
 	out.Host = in.Host
-	out.CertificateAuthority = *(*[]byte)(unsafe.Pointer(&in.CertificateAuthority))
+	out.CABundle = *(*[]byte)(unsafe.Pointer(&in.CABundle))
 	return nil
 }
 
