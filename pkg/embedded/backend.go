@@ -37,12 +37,12 @@ func (s *Store) Resolve(ctx context.Context, repo distribution.Repository, tag s
 	case !errdefs.IsNotFound(err):
 		return ocispec.Descriptor{}, fmt.Errorf("resolving tag %q of %s: %w", tag, repo, err)
 	}
-	// A repository is there as long as it has a tag.
-	tagged, err := s.tagged(ctx, repo)
+	there := false // as long as it has a tag
+	err = s.eachTag(ctx, repo, func(string) bool { there = true; return false })
 	switch {
 	case err != nil:
 		return ocispec.Descriptor{}, fmt.Errorf("resolving tag %q of %s: %w", tag, repo, err)
-	case len(tagged) == 0:
+	case !there:
 		return ocispec.Descriptor{}, fmt.Errorf("%s: %w", repo, distribution.ErrNameUnknown)
 	default:
 		return ocispec.Descriptor{}, fmt.Errorf("tag %q of %s: %w", tag, repo, distribution.ErrManifestUnknown)
@@ -51,18 +51,18 @@ func (s *Store) Resolve(ctx context.Context, repo distribution.Repository, tag s
 
 // Tags implements distribution.Backend.
 func (s *Store) Tags(ctx context.Context, repo distribution.Repository) ([]string, error) {
-	tagged, err := s.tagged(ctx, repo)
+	ctx, err := s.namespaced(ctx, repo)
+	if err != nil {
+		return nil, err
+	}
+	var tags []string
+	err = s.eachTag(ctx, repo, func(tag string) bool { tags = append(tags, tag); return true })
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("listing tags of %s: %w", repo, err)
-	case len(tagged) == 0: // a repository is there as long as it has a tag
+	case len(tags) == 0: // a repository is there as long as it has a tag
 		return nil, fmt.Errorf("%s: %w", repo, distribution.ErrNameUnknown)
 	}
-	tags := make([]string, len(tagged))
-	for i, image := range tagged {
-		tags[i] = strings.TrimPrefix(image.Name, imageName(repo, ""))
-	}
-	slices.Sort(tags)
 	return tags, nil
 }
 

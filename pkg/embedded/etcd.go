@@ -19,7 +19,9 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
 	"gopkg.in/natefinch/lumberjack.v2"
+	"strings"
 )
 
 const (
@@ -179,11 +181,15 @@ func (e *Etcd) serverConfig(quotaBytes int64) *embed.Config {
 	return cfg
 }
 
-// serve starts the server. etcd panics when it finds its files damaged.
+// serve starts the server. etcd panics when it finds its files damaged, or no room for more.
 func serve(cfg *embed.Config) (server *embed.Etcd, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			server, err = nil, fmt.Errorf("its data is damaged, restore a backup (etcd.log there has the details): %v", v)
+			what := "its data is damaged, restore a backup"
+			if strings.Contains(fmt.Sprint(v), unix.ENOSPC.Error()) {
+				what = "the disk is full, make room and start it again"
+			}
+			server, err = nil, fmt.Errorf("%s (etcd.log there has the details): %v", what, v)
 		}
 	}()
 	return embed.StartEtcd(cfg)

@@ -44,12 +44,15 @@ func (s *Store) mount(ctx context.Context, repo, from distribution.Repository, d
 	if repo.Namespace != from.Namespace {
 		return fmt.Errorf("%s and %s are in different namespaces: %w", from, repo, distribution.ErrBlobUnknown)
 	}
-	ctx, err := s.pushing(ctx, repo)
+	inside, err := s.namespaced(ctx, from)
 	if err != nil {
 		return err
 	}
-	if _, err := s.held(ctx, from, dgst); err != nil {
+	if _, err := s.held(inside, from, dgst); err != nil { // nothing is written for what cannot be
 		return unknown(err, distribution.ErrBlobUnknown)
+	}
+	if ctx, err = s.pushing(ctx, repo); err != nil {
+		return err
 	}
 	if err := s.keep(ctx, dgst); err != nil {
 		return err

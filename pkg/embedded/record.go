@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
+
+	"tagger.dev/tagger/pkg/distribution"
 )
 
 // records are the records of the content of a namespace as containerd's database has them, by the layout that its package
@@ -24,19 +26,41 @@ type record struct{ bucket, labels *bolt.Bucket }
 
 // view calls fn with the records of the namespace of ctx, in the transaction of ctx if there is one.
 func (s *Store) view(ctx context.Context, fn func(records) error) error {
+	return s.viewBucket(ctx, func(bucket *bolt.Bucket) error { return fn(records{bucket}) }, "content", "blob")
+}
+
+// eachTag calls fn with the tags of a repository, in their order, until that says that it has enough. Ctx is of its namespace.
+func (s *Store) eachTag(ctx context.Context, repo distribution.Repository, fn func(tag string) (more bool)) error {
+	return s.viewBucket(ctx, func(bucket *bolt.Bucket) error {
+		if bucket == nil {
+			return nil
+		}
+		prefix := []byte(imageName(repo, ""))
+		cursor := bucket.Cursor()
+		for key, _ := cursor.Seek(prefix); bytes.HasPrefix(key, prefix); key, _ = cursor.Next() {
+			if !fn(string(key[len(prefix):])) {
+				return nil
+			}
+		}
+		return nil
+	}, "images")
+}
+
+// viewBucket calls fn with a bucket of the namespace of ctx, nil where there is none, in the transaction of ctx if there is one.
+func (s *Store) viewBucket(ctx context.Context, fn func(*bolt.Bucket) error, path ...string) error {
 	namespace, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
 		return err
 	}
 	do := func(tx *bolt.Tx) error {
 		bucket := tx.Bucket([]byte("v1"))
-		for _, key := range []string{namespace, "content", "blob"} {
+		for _, key := range append([]string{namespace}, path...) {
 			if bucket == nil {
 				break
 			}
 			bucket = bucket.Bucket([]byte(key))
 		}
-		return fn(records{bucket})
+		return fn(bucket)
 	}
 	if tx, ok := boltutil.Transaction(ctx); ok {
 		return do(tx)

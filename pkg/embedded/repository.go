@@ -208,13 +208,14 @@ func readManifest(desc ocispec.Descriptor, reader io.Reader) ([]byte, error) {
 // same digest do not meet before their commits, and there the second finds it
 // done.
 func (s *Store) write(ctx context.Context, desc ocispec.Descriptor, reader io.Reader, labels map[string]string) (err error) {
-	if err := s.checkSpace(desc.Size); err != nil {
+	if err := s.space.check(desc.Size); err != nil {
 		return err
 	}
 	if err := s.quota.check(ctx, desc.Size); err != nil {
 		return err
 	}
-	reader = s.bounded(ctx, reader)
+	reader, done := s.bounded(ctx, reader)
+	defer done()
 	var ingester interface {
 		content.Ingester
 		content.IngestManager

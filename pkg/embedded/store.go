@@ -40,7 +40,7 @@ const (
 type Store struct {
 	config  StoreConfig
 	dir     string
-	reserve int64 // bytes of the disk that are not used
+	space   space
 	// namespaceID returns containerd's namespace for one of Kubernetes.
 	namespaceID func(ctx context.Context, namespace string) (string, error)
 
@@ -145,7 +145,7 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 	s := &Store{
 		config:        config,
 		dir:           config.Dir,
-		reserve:       config.Reserve,
+		space:         space{dir: config.Dir, reserve: config.Reserve, free: freeBytes},
 		namespaceID:   namespaceID,
 		db:            db,
 		files:         files,

@@ -394,7 +394,7 @@ func TestReferrerCutOff(t *testing.T) {
 		return len(found)
 	}
 
-	s.reserve = 1 << 60
+	s.space.reserve = 1 << 60
 	if err := app.Push(t.Context(), referrer.desc, bytes.NewReader(referrer.data)); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("Push: %v, want no space", err)
 	}
@@ -403,7 +403,7 @@ func TestReferrerCutOff(t *testing.T) {
 		t.Errorf("%d referrers are listed, of which none is there; the image is complete: %t", n, complete(t, app, root))
 	}
 	// What is cut off after the content was written leaves just that.
-	s.reserve = 0
+	s.space.reserve = 0
 	inside, err := s.namespaced(t.Context(), app.name)
 	if err != nil {
 		t.Fatal(err)
@@ -433,8 +433,33 @@ func TestReserve(t *testing.T) {
 	if err := s.Repository("ns", "app").Push(t.Context(), l.desc, bytes.NewReader(l.data)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Push: %v, want no space", err)
 	}
-	if _, err := io.Copy(io.Discard, s.bounded(t.Context(), io.LimitReader(zeros{}, checkSpaceEvery))); !errors.Is(err, syscall.ENOSPC) {
+	bounded, done := s.bounded(t.Context(), zeros{})
+	defer done()
+	if _, err := bounded.Read(make([]byte, 1)); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("reading: %v, want no space", err)
+	}
+}
+
+// TestReserveOfMany: those who write at once do not use up together what each of them found free.
+func TestReserveOfMany(t *testing.T) {
+	t.Parallel()
+	const free, reserve, writers = 100 * claimSize, 90 * claimSize, 40
+	s := openStore(t, t.TempDir())
+	s.space = space{reserve: reserve, free: func(string) (int64, error) { return free, nil }}
+	var ends []func()
+	for i := range writers {
+		bounded, done := s.bounded(t.Context(), zeros{})
+		ends = append(ends, done)
+		_, err := bounded.Read(make([]byte, 1))
+		if room := i < (free-reserve)/claimSize; room != (err == nil) || err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("writer %d: %v, with room for it: %t", i, err, room)
+		}
+	}
+	for _, done := range ends {
+		done()
+	}
+	if s.space.claimed != 0 {
+		t.Errorf("%d bytes are claimed by nobody", s.space.claimed)
 	}
 }
 

@@ -78,7 +78,7 @@ func (s *Store) StartUpload(ctx context.Context, repo distribution.Repository, a
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.checkSpace(0), s.quota.check(namespaces.WithNamespace(ctx, namespace), 1)); err != nil {
+	if err := errors.Join(s.space.check(0), s.quota.check(namespaces.WithNamespace(ctx, namespace), 1)); err != nil {
 		return nil, storeError(err)
 	}
 	u := &upload{
@@ -143,7 +143,7 @@ func (u *upload) Append(ctx context.Context, r io.Reader, size int64) error {
 }
 
 func (u *upload) append(ctx context.Context, r io.Reader, size int64) error {
-	if err := u.store.checkSpace(max(size, 0)); err != nil {
+	if err := u.store.space.check(max(size, 0)); err != nil {
 		return err
 	}
 	if err := u.store.quota.check(u.inside(ctx), max(size, 0)); err != nil {
@@ -154,7 +154,9 @@ func (u *upload) append(ctx context.Context, r io.Reader, size int64) error {
 		return err
 	}
 	observed := &observedWriter{Writer: w, filled: &u.filled}
-	_, err = io.CopyBuffer(observed, u.store.bounded(u.inside(ctx), r), make([]byte, copyBufferSize))
+	bounded, done := u.store.bounded(u.inside(ctx), r)
+	defer done()
+	_, err = io.CopyBuffer(observed, bounded, make([]byte, copyBufferSize))
 	if !observed.failed { // whatever the reader did: what came is there
 		status, statusErr := w.Status()
 		u.size = status.Offset

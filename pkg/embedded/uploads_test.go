@@ -251,7 +251,7 @@ func TestUploadsNeedSpace(t *testing.T) {
 	pushBlob(t, s, app, config)
 	u := begin(t, s, app, digest.SHA256)
 	add(t, u, "0123")
-	s.reserve = 1 << 60
+	s.space.reserve = 1 << 60
 	if _, err := s.StartUpload(t.Context(), app, digest.SHA256); !errors.Is(err, distribution.ErrNoSpace) {
 		t.Errorf("StartUpload: got %v, want %v", err, distribution.ErrNoSpace)
 	}
@@ -267,7 +267,7 @@ func TestUploadsNeedSpace(t *testing.T) {
 	if err := s.PutManifest(t.Context(), app, manifest.desc, manifest.data, []string{"v1"}); !errors.Is(err, distribution.ErrNoSpace) {
 		t.Errorf("PutManifest: got %v, want %v", err, distribution.ErrNoSpace)
 	}
-	s.reserve = 0
+	s.space.reserve = 0
 	if err := finish(t, resume(t, s, app, u.ID()), "456789", blob.desc.Digest); err != nil {
 		t.Fatal(err)
 	}
