@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,6 +16,7 @@ import (
 	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/pkg/importer"
 	"tagger.dev/tagger/pkg/importer/mirror"
+	"tagger.dev/tagger/pkg/limit"
 )
 
 // Mirrors says where the external mirror of a namespace is; nil where there is none.
@@ -37,12 +39,29 @@ type Config struct {
 }
 
 // Front implements distribution.Backend.
-type Front struct{ config Config }
+type Front struct {
+	config Config
+	// documents has the places of manifests that are read, documentsOfNamespace the same
+	// for each namespace.
+	documents, documentsOfNamespace *limit.Keyed
+}
+
+const (
+	// maxDocuments is how many manifests are read from mirrors at once, each of which lies
+	// in memory until all of it has come, and maxDocumentsOfNamespace how many of them for
+	// one namespace, whose mirror may take its time.
+	maxDocuments            = 32
+	maxDocumentsOfNamespace = 8
+	// documentTimeout is how long a place of theirs is waited for.
+	documentTimeout = 30 * time.Second
+)
 
 var _ distribution.Backend = (*Front)(nil)
 
 // New returns a Front that has asked nobody yet.
-func New(config Config) *Front { return &Front{config} }
+func New(config Config) *Front {
+	return &Front{config, limit.NewKeyed(maxDocuments), limit.NewKeyed(maxDocumentsOfNamespace)}
+}
 
 // backend returns what has the repositories of a namespace, nil where nothing does.
 func (f *Front) backend(ctx context.Context, repo distribution.Repository) (distribution.Backend, error) {

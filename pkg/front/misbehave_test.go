@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +34,42 @@ func locating(location func(r *http.Request) string) lab.Fault {
 
 func saying(code string) string {
 	return `{"errors":[{"code":"` + code + `","message":"SECRET"}]}`
+}
+
+// TestManifestsThatTakeTime: a mirror that takes its time with manifests has a few of them in memory at once, and other mirrors theirs.
+func TestManifestsThatTakeTime(t *testing.T) {
+	t.Parallel()
+	slow, quick := lab.New(t, lab.TrustedTLS), lab.New(t, lab.TrustedTLS)
+	e := serve(t, Config{Mirrors: mirrors{"slow": registryAt(t, slow), "quick": registryAt(t, quick)}})
+	config := e.put(t, "slow/app", "{}")
+	m := e.putManifest(t, "slow/app", "v1", ocispec.Manifest{Config: config})
+	e.put(t, "quick/app", "{}")
+	e.putManifest(t, "quick/app", "v1", ocispec.Manifest{Config: config})
+	var under, most atomic.Int32
+	full, open := make(chan struct{}), make(chan struct{})
+	slow.Misbehave(func(w http.ResponseWriter, r *http.Request, registry http.Handler) {
+		now := under.Add(1)
+		defer under.Add(-1)
+		for before := most.Load(); now > before && !most.CompareAndSwap(before, now); before = most.Load() {
+		}
+		if now == maxDocumentsOfNamespace {
+			close(full)
+		}
+		<-open
+		registry.ServeHTTP(w, r)
+	})
+	var group sync.WaitGroup
+	for range 3 * maxDocumentsOfNamespace {
+		group.Go(func() { want(t, "a slow one", e.do(t, http.MethodGet, "/v2/slow/app/manifests/"+m.Digest.String(), ""), "200") })
+	}
+	<-full
+	want(t, "one of another mirror", e.do(t, http.MethodGet, "/v2/quick/app/manifests/"+m.Digest.String(), ""), "200")
+	slow.Misbehave(nil)
+	close(open)
+	group.Wait()
+	if got := most.Load(); got > maxDocumentsOfNamespace {
+		t.Errorf("%d manifests were read at once, want at most %d", got, maxDocumentsOfNamespace)
+	}
 }
 
 func TestMisbehavingMirror(t *testing.T) {

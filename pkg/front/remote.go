@@ -16,6 +16,7 @@ import (
 
 	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/pkg/importer/mirror"
+	"tagger.dev/tagger/pkg/limit"
 )
 
 // remote is a repository at an external mirror. It is used for one request, and its
@@ -37,6 +38,11 @@ func (r *remote) Resolve(ctx context.Context, _ distribution.Repository, tag str
 
 // Manifest implements distribution.Backend.
 func (r *remote) Manifest(ctx context.Context, _ distribution.Repository, dgst digest.Digest) (distribution.Content, error) {
+	release, err := r.place(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	desc, raw, err := r.repository.Manifest(ctx, dgst)
 	if err != nil {
 		return nil, unknown(err, distribution.ErrManifestUnknown)
@@ -45,6 +51,18 @@ func (r *remote) Manifest(ctx context.Context, _ distribution.Repository, dgst d
 		return &elsewhere{ctx, r.repository.ReadManifest, desc, distribution.ErrManifestUnknown}, nil
 	}
 	return document{bytes.NewReader(raw), desc}, nil
+}
+
+// place waits until there is room for another manifest in memory.
+func (r *remote) place(ctx context.Context) (release func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, documentTimeout)
+	defer cancel()
+	release, err = limit.AcquireAll(waiting,
+		limit.Place{Of: r.front.documentsOfNamespace, Key: r.name.Namespace}, limit.Place{Of: r.front.documents})
+	if err != nil && ctx.Err() == nil {
+		return nil, distribution.Explain(distribution.ErrTooMany, "too many manifests of %s are read at this moment: try again later", r.name.Namespace)
+	}
+	return release, err
 }
 
 // maxDocumentBytes is how large a manifest may be that is held for as long as a client

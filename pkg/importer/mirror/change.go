@@ -68,7 +68,7 @@ func (r *Repository) Named(ctx context.Context, tags []string, d digest.Digest, 
 				}
 				manifests, blobs, err := importer.ManifestParts(m.raw, m.mediaType)
 				if err != nil {
-					return nil //nolint:nilerr // what is no manifest names nothing
+					return nil // what is no manifest names nothing
 				}
 				mu.Lock()
 				defer mu.Unlock()
