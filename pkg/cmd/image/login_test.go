@@ -177,6 +177,10 @@ func TestLoginFails(t *testing.T) {
 			name: "no address",
 			want: "error: the cluster does not say where its registry port is\nIts administrator says so by --registry-external-host of tagger-apiserver.\n",
 		},
+		{
+			name: "an address that is a path", host: "../../it",
+			want: "error: the cluster says that its registry port is at \"../../it\", which is no HOST:PORT\n",
+		},
 		{name: "no JSON", args: []string{"--credential-helper"}, host: "it", present: "auths: {}", want: "error: writing FILE: this is no JSON; nothing was changed\n"},
 		{
 			name: "other helpers", args: []string{"--credential-helper"}, host: "it", present: `{"credHelpers": []}`,

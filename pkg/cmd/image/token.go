@@ -5,11 +5,13 @@ package image
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
+	"oras.land/oras-go/v2/registry"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 )
@@ -17,9 +19,17 @@ import (
 // tokenSpare is how long before its end a token is replaced.
 const tokenSpare = time.Minute
 
-// registryToken asks the cluster for a token for its registry endpoint, in the name of who asks.
+// registryToken asks the cluster for a token for its registry endpoint, in the name of who asks. Files and folders are called by the
+// host that comes with it: whatever the cluster says, it is one.
 func (s *session) registryToken(ctx context.Context) (*v1beta1.RegistryToken, error) {
-	return s.RegistryTokens().Create(ctx, &v1beta1.RegistryToken{}, metav1.CreateOptions{})
+	token, err := s.RegistryTokens().Create(ctx, &v1beta1.RegistryToken{}, metav1.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if host := token.Status.Registry.Host; host != "" && (registry.Reference{Registry: host}).ValidateRegistry() != nil {
+		return nil, fmt.Errorf("the cluster says that its registry port is at %q, which is no HOST:PORT", host)
+	}
+	return token, nil
 }
 
 // lifetime returns how long a token that was asked for at a time is good, by the server's own clock where it says when it made it.
