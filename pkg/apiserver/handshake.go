@@ -62,6 +62,8 @@ func (c *callers) of(ctx context.Context, creds distribution.Credentials) (*call
 func (c *callers) ofOwn(ctx context.Context, value string) (*caller, error) {
 	claims, err := c.own.Verify(ctx, value)
 	switch {
+	case errors.Is(err, token.ErrExpired):
+		return nil, fmt.Errorf("%w: %w", distribution.Explain(distribution.ErrUnauthenticated, "the token has expired: get another one, as by kubectl image login"), err)
 	case errors.Is(err, token.ErrInvalid):
 		return nil, fmt.Errorf("%w: %w", distribution.ErrUnauthenticated, err)
 	case err != nil:

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,7 +177,8 @@ func TestHandshake(t *testing.T) {
 	}
 	allowed["alice get a/app"] = true
 	clock.SetTime(noon.Add(7 * time.Minute))
-	if _, err := authorize.Authorize(t.Context(), distribution.Credentials{Token: bound.Value}, repoApp, pull); !errors.Is(err, distribution.ErrUnauthenticated) {
+	if _, err := authorize.Authorize(t.Context(), distribution.Credentials{Token: bound.Value}, repoApp, pull); !errors.Is(err, distribution.ErrUnauthenticated) ||
+		!strings.Contains(err.Error(), "the token has expired: get another one") {
 		t.Errorf("after its end: %v", err)
 	}
 }

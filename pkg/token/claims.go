@@ -26,6 +26,9 @@ const (
 // ErrInvalid is what every token is refused with that is not, or no longer, one of ours.
 var ErrInvalid = errors.New("not a valid token of the registry endpoint")
 
+// ErrExpired is why one of ours is refused that was good before; ErrInvalid holds as well.
+var ErrExpired = errors.New("it has expired")
+
 // TooLargeError is of whom too much is known for a token.
 type TooLargeError struct {
 	// Bytes is how long the token would be.

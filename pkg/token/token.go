@@ -85,6 +85,8 @@ func (r *Ring) Verify(ctx context.Context, token string) (Claims, error) {
 	switch {
 	case failure != nil && !errors.Is(failure, ErrInvalid):
 		return Claims{}, failure
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return Claims{}, fmt.Errorf("%w: %w", ErrExpired, ErrInvalid)
 	case err != nil:
 		return Claims{}, fmt.Errorf("%s: %w", reason(err), ErrInvalid)
 	case claims.IssuedAt == nil || claims.Subject == "":
@@ -103,8 +105,6 @@ func (r *Ring) Verify(ctx context.Context, token string) (Claims, error) {
 // reason says in words why a token was refused, for the log, and nothing of what it holds.
 func reason(err error) string {
 	switch {
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return "it has expired"
 	case errors.Is(err, jwt.ErrTokenUsedBeforeIssued), errors.Is(err, jwt.ErrTokenNotValidYet):
 		return "it is of the future"
 	case errors.Is(err, jwt.ErrTokenInvalidAudience):

@@ -261,7 +261,7 @@ func TestRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			claims, err := r.Verify(t.Context(), value)
-			if !errors.Is(err, ErrInvalid) {
+			if !errors.Is(err, ErrInvalid) || errors.Is(err, ErrExpired) != (name == "expired") {
 				t.Errorf("%v, %v", claims, err)
 			}
 			if err != nil && len(parts[1]) > 0 && strings.Contains(err.Error(), parts[2]) {
