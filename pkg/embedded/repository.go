@@ -9,9 +9,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"io"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 

@@ -38,9 +38,9 @@ const (
 // Store is an image store in a directory. All of its methods may be called
 // concurrently.
 type Store struct {
-	config  StoreConfig
-	dir     string
-	space   space
+	config StoreConfig
+	dir    string
+	space  space
 	// namespaceID returns containerd's namespace for one of Kubernetes.
 	namespaceID func(ctx context.Context, namespace string) (string, error)
 

@@ -60,7 +60,9 @@ func TestManifestsThatTakeTime(t *testing.T) {
 	})
 	var group sync.WaitGroup
 	for range 3 * maxDocumentsOfNamespace {
-		group.Go(func() { want(t, "a slow one", e.do(t, http.MethodGet, "/v2/slow/app/manifests/"+m.Digest.String(), ""), "200") })
+		group.Go(func() {
+			want(t, "a slow one", e.do(t, http.MethodGet, "/v2/slow/app/manifests/"+m.Digest.String(), ""), "200")
+		})
 	}
 	<-full
 	want(t, "one of another mirror", e.do(t, http.MethodGet, "/v2/quick/app/manifests/"+m.Digest.String(), ""), "200")
