@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,18 +44,21 @@ func TestManifestsThatTakeTime(t *testing.T) {
 	m := e.putManifest(t, "slow/app", "v1", ocispec.Manifest{Config: config})
 	e.put(t, "quick/app", "{}")
 	e.putManifest(t, "quick/app", "v1", ocispec.Manifest{Config: config})
-	var under, most atomic.Int32
+	var mu sync.Mutex
+	under, most := 0, 0
 	full, open := make(chan struct{}), make(chan struct{})
 	slow.Misbehave(func(w http.ResponseWriter, r *http.Request, registry http.Handler) {
-		now := under.Add(1)
-		defer under.Add(-1)
-		for before := most.Load(); now > before && !most.CompareAndSwap(before, now); before = most.Load() {
-		}
-		if now == maxDocumentsOfNamespace {
+		mu.Lock()
+		under++
+		if most = max(most, under); under == maxDocumentsOfNamespace {
 			close(full)
 		}
+		mu.Unlock()
 		<-open
 		registry.ServeHTTP(w, r)
+		mu.Lock()
+		defer mu.Unlock()
+		under--
 	})
 	var group sync.WaitGroup
 	for range 3 * maxDocumentsOfNamespace {
@@ -69,8 +71,8 @@ func TestManifestsThatTakeTime(t *testing.T) {
 	slow.Misbehave(nil)
 	close(open)
 	group.Wait()
-	if got := most.Load(); got > maxDocumentsOfNamespace {
-		t.Errorf("%d manifests were read at once, want at most %d", got, maxDocumentsOfNamespace)
+	if most > maxDocumentsOfNamespace {
+		t.Errorf("%d manifests were read at once, want at most %d", most, maxDocumentsOfNamespace)
 	}
 }
 
