@@ -162,6 +162,7 @@ func (o *pullOptions) move(ctx context.Context, transfer *transfer, name remoteN
 	if err != nil {
 		return stopped(ctx, err)
 	}
+	defer destination.Close()
 	tag := name.tag
 	if tag == "" {
 		tag = defaultTag

@@ -6,8 +6,10 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -192,6 +194,57 @@ func TestPullGoesOn(t *testing.T) {
 	got := server.run(t.Context(), clock.RealClock{}, nil, "pull", "myapp", "--to=oci:"+folder)
 	if got.Code != 0 || broken.Load() == 0 || ranges.Load() != broken.Load() {
 		t.Fatalf("%d connections broke, %d went on: %+v", broken.Load(), ranges.Load(), got)
+	}
+	path, err := layout.FromPath(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pulled, err := path.ImageIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(pulled); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPullInterrupted holds that a pull to a layout that was interrupted goes on by the same command, and leaves blobs alone.
+func TestPullInterrupted(t *testing.T) {
+	t.Parallel()
+	port, index, _ := stocked(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var fetched atomic.Int32
+	port.misbehave = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || fetched.Add(1) > 1 {
+			return false
+		}
+		digest, err := v1.NewHash(r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:])
+		if err != nil {
+			t.Error(err)
+		}
+		body := blob(t, index, digest)
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		_, _ = w.Write(body[:len(body)/2])
+		_ = http.NewResponseController(w).Flush()
+		interrupt()
+		<-r.Context().Done()
+		return true
+	}
+	server := published(t, port.host(), port.authority())
+	folder := filepath.Join(t.TempDir(), "layout")
+	got := server.run(ctx, testingclock.NewFakeClock(now), nil, "pull", "myapp", "--to=oci:"+folder)
+	if got.Code != 130 || !strings.HasSuffix(got.Stderr, "interrupted: what was moved already is not moved again by the same command\n") {
+		t.Fatalf("unexpected result: %+v", got)
+	}
+	for range 2 {
+		if _, err := os.Stat(filepath.Join(folder, "ingest")); !errors.Is(err, fs.ErrNotExist) {
+			left, _ := filepath.Glob(filepath.Join(folder, "ingest", "*"))
+			t.Errorf("%v: what it needed meanwhile stayed: %v", err, left)
+		}
+		if got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, "pull", "myapp", "--to=oci:"+folder); got.Code != 0 {
+			t.Fatalf("the same again: %+v", got)
+		}
 	}
 	path, err := layout.FromPath(folder)
 	if err != nil {

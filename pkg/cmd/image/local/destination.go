@@ -23,6 +23,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
 	"oras.land/oras-go/v2/content/oci"
+	"oras.land/oras-go/v2/errdef"
 )
 
 // annotationImageName is how containerd, docker and podman note the whole name of an image in a layout.
@@ -43,6 +44,11 @@ func Create(where Location, scratch string) (*Destination, error) {
 		layout = filepath.Join(scratch, "layout")
 	} else if err := mayHold(layout); err != nil {
 		return nil, err
+	}
+	if where.Transport == OCI { // first, so that it is known for a layout when this is interrupted
+		if err := begin(layout); err != nil {
+			return nil, fmt.Errorf("%s: %w", where, err)
+		}
 	}
 	storage, err := oci.NewStorage(layout)
 	if err != nil {
@@ -68,6 +74,34 @@ func mayHold(folder string) error {
 	}
 	return nil
 }
+
+// begin makes a folder a layout.
+func begin(layout string) error {
+	if err := os.MkdirAll(layout, 0o777); err != nil { //nolint:gosec // G301: as the umask says
+		return err
+	}
+	return writeJSON(filepath.Join(layout, ocispec.ImageLayoutFile), ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
+}
+
+// ingest is the folder of a layout that oras writes blobs to first.
+const ingest = "ingest"
+
+// Push writes a blob. Of one that breaks off oras leaves what it has got so far, which nothing would read.
+func (d *Destination) Push(ctx context.Context, blob ocispec.Descriptor, body io.Reader) error {
+	err := d.Storage.Push(ctx, blob, body)
+	if err != nil && !errors.Is(err, errdef.ErrAlreadyExists) {
+		parts, _ := os.ReadDir(filepath.Join(d.layout, ingest))
+		for _, part := range parts {
+			if strings.HasPrefix(part.Name(), blob.Digest.Encoded()+"_") {
+				_ = os.Remove(filepath.Join(d.layout, ingest, part.Name()))
+			}
+		}
+	}
+	return err
+}
+
+// Close removes the folder that blobs are written to first, unless others write there.
+func (d *Destination) Close() { _ = os.Remove(filepath.Join(d.layout, ingest)) }
 
 // Finish brings the image to where it belongs. name is what it is called there when the location does not say: NAME:TAG, maybe
 // with a namespace and a host; tag is what it is called in a layout.
@@ -112,9 +146,6 @@ func (d *Destination) list(root ocispec.Descriptor, tag string) error {
 		return image.Annotations[ocispec.AnnotationRefName] == tag
 	})
 	index.Manifests = append(index.Manifests, listed(root, tag))
-	if err := writeJSON(filepath.Join(d.layout, ocispec.ImageLayoutFile), ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}); err != nil {
-		return err
-	}
 	return writeJSON(filepath.Join(d.layout, ocispec.ImageIndexFile), index)
 }
 
