@@ -93,7 +93,7 @@ func (o *pullOptions) run(cmd *cobra.Command, arg string) error {
 
 	display := newDisplay(o.streams.ErrOut, "pulling", name.name, o.clock)
 	defer display.close()
-	routes := &routes{routeFlags: o.route, session: session, clock: o.clock, say: display.say}
+	routes := &routes{routeFlags: o.route, session: session, clock: o.clock, say: display.say, answerTimeout: answerTimeout}
 	route, err := routes.find(ctx, name)
 	if err != nil {
 		return stopped(ctx, err)

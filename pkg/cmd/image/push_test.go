@@ -7,18 +7,23 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	testingclock "k8s.io/utils/clock/testing"
+
+	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
 )
 
 // TestPush pushes an image for two platforms from each kind of place that can be had without a container engine, by each way.
@@ -289,7 +294,7 @@ func TestProxyRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			transport := newTransport(x509.NewCertPool(), false)
+			transport := newTransport(x509.NewCertPool(), false, answerTimeout)
 			transport.Proxy = http.ProxyURL(at)
 			defer transport.CloseIdleConnections()
 			err = ping(t.Context(), transport, &url.URL{Scheme: "https", Host: "tagger.tagger.svc:5000", Path: "/v2/"})
@@ -301,6 +306,50 @@ func TestProxyRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSilence holds that a registry port that takes requests and does not answer is given up, at first and later.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	ask := func(host string, authority []byte) error {
+		token := &v1beta1.RegistryToken{}
+		token.Status.Token, token.Status.ExpirationTimestamp = goodToken, metav1.NewTime(now.Add(time.Hour))
+		token.Status.Registry = v1beta1.RegistryEndpoint{Host: host, CABundle: authority}
+		routes := &routes{clock: testingclock.NewFakeClock(now), say: func(string) {}, answerTimeout: 200 * time.Millisecond}
+		name := remoteName{namespace: "ns", name: "myapp", tag: "latest"}
+		route, err := routes.direct(t.Context(), name, host, token)
+		if err == nil {
+			_, err = route.Resolve(t.Context(), "latest")
+			err = transferError(t.Context(), name, toPull, err)
+		}
+		return err
+	}
+	t.Run("at first", func(t *testing.T) {
+		t.Parallel()
+		listener, err := net.Listen("tcp", "127.0.0.1:0") // whose connections the kernel accepts
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		host := listener.Addr().String()
+		if err := ask(host, nil); err == nil || err.Error() != host+" does not answer" {
+			t.Errorf("unexpected error %v", err)
+		}
+	})
+	t.Run("later", func(t *testing.T) {
+		t.Parallel()
+		port := newPort(t, true)
+		port.misbehave = func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path == "/v2/" {
+				return false
+			}
+			<-r.Context().Done()
+			return true
+		}
+		if err := ask(port.host(), port.authority()); err == nil || err.Error() != "could not pull ns/myapp:latest: "+port.host()+" does not answer" {
+			t.Errorf("unexpected error %v", err)
+		}
+	})
 }
 
 // TestPushInsecure holds that what is insecure is done when it is asked for, and said.

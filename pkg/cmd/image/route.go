@@ -38,6 +38,8 @@ const (
 	dialTimeout = 5 * time.Second
 	// pingTimeout is how long it may take to answer the first time.
 	pingTimeout = 30 * time.Second
+	// answerTimeout is how long it may take to answer when a request was sent: what is large is written to its disk first.
+	answerTimeout = time.Minute
 	// streams is how many blobs travel at once.
 	streams = 6
 )
@@ -86,9 +88,10 @@ type route struct {
 // routes finds ways to repositories.
 type routes struct {
 	routeFlags
-	session *session
-	clock   clock.PassiveClock
-	say     func(line string)
+	session       *session
+	clock         clock.PassiveClock
+	say           func(line string)
+	answerTimeout time.Duration
 }
 
 // find returns a way to the repository of an image that can be used.
@@ -132,7 +135,7 @@ func (r *routes) direct(ctx context.Context, name remoteName, host string, token
 	direct := &directTransport{
 		host: host, insecure: r.insecure,
 		tokens: &tokens{ask: r.session.registryToken, clock: r.clock, current: token, asked: r.clock.Now()},
-		next:   newTransport(authorities, r.insecure),
+		next:   newTransport(authorities, r.insecure, r.answerTimeout),
 	}
 	if r.insecure {
 		r.say("warning: the certificate of " + host + " is not verified: whoever is on the way can take the token, and change the image")
@@ -158,6 +161,8 @@ func (r *routes) direct(ctx context.Context, name remoteName, host string, token
 		return nil, ctx.Err()
 	case unreachable(err):
 		return nil, &unreachedError{host: host, err: cause(err)}
+	case silent(err):
+		return nil, fmt.Errorf("%s does not answer", host)
 	case speaksNoTLS(err):
 		return nil, &failure{err: fmt.Errorf("%s speaks no TLS, and the token was not sent there", host), hint: "Use plain HTTP with --insecure if that is meant."}
 	}
@@ -165,12 +170,13 @@ func (r *routes) direct(ctx context.Context, name remoteName, host string, token
 }
 
 // newTransport returns the connections to a registry port, maybe by the proxy that the environment names.
-func newTransport(authorities *x509.CertPool, insecure bool) *http.Transport {
+func newTransport(authorities *x509.CertPool, insecure bool, answerTimeout time.Duration) *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		OnProxyConnectResponse: refusedByProxy,
 		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSHandshakeTimeout:    pingTimeout,
+		TLSHandshakeTimeout:    min(pingTimeout, answerTimeout),
+		ResponseHeaderTimeout:  answerTimeout,
 		MaxIdleConnsPerHost:    streams,
 		IdleConnTimeout:        time.Minute,
 		TLSClientConfig:        &tls.Config{RootCAs: authorities, InsecureSkipVerify: insecure, MinVersion: tls.VersionTLS12}, //nolint:gosec // G402: only where the user says so
@@ -289,6 +295,12 @@ func (e *unreachedError) Unwrap() error { return e.err }
 func unreachable(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && (op.Op == "dial" || op.Op == proxyConnect)
+}
+
+// silent says whether a connection came about, and no answer.
+func silent(err error) bool {
+	var late net.Error
+	return errors.As(err, &late) && late.Timeout() && !unreachable(err)
 }
 
 // speaksNoTLS says whether somebody answered who does not know what TLS is.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"oras.land/oras-go/v2"
@@ -102,6 +103,8 @@ func why(err error) string {
 	switch {
 	case errors.As(err, &answer):
 		return fmt.Sprintf("the registry answers %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
+	case errors.As(err, &unreached) && silent(err):
+		return strings.Replace(host(unreached), throughHost, "kube-apiserver", 1) + " does not answer"
 	case errors.As(err, &unreached):
 		return unreached.Err.Error()
 	case errors.As(err, &copying):
