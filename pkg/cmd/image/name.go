@@ -96,11 +96,14 @@ func (n remoteName) String() string {
 }
 
 // onHere is what the image is called on this machine where nothing else is said.
-func (n remoteName) onHere() string {
+func (n remoteName) onHere() string { return n.typed + ":" + n.tagHere() }
+
+// tagHere is the tag that the image gets on this machine. One that is named by digest alone is not latest, and moves no tag of another.
+func (n remoteName) tagHere() string {
 	if n.tag == "" {
-		return n.typed + ":" + defaultTag
+		return n.digest.Algorithm().String() + "-" + n.digest.Encoded()[:shortDigest]
 	}
-	return n.typed + ":" + n.tag
+	return n.tag
 }
 
 // inNamespace completes a name by the namespace of the command, and refuses two that differ.

@@ -44,6 +44,8 @@ docker under the same name, unless --to says otherwise:
   oci-archive:FILE[:REFERENCE]      such a folder as an archive
   docker-archive:FILE[:REFERENCE]   an archive for 'docker load' or 'podman load'
 
+What is pulled by digest gets the tag sha256-, followed by the first 12 digits, where --to names none.
+
 Of an image for several platforms an engine's store and docker's archive get the one for this machine's architecture; OCI
 layouts and archives get all. Each byte is verified.
 
@@ -57,7 +59,7 @@ Exit codes: 0 when the image was pulled, 1 when that failed, 130 when the comman
   # Pull it into docker by another name
   kubectl image pull team/myapp --to=docker-daemon:debug:1
 
-  # Pull what ran before
+  # Pull what ran before, to myapp:sha256-5a3771f19d8e
   kubectl image pull myapp@sha256:5a3771f19d8e0b9fe1eb3b4f9ee6d0a4a3fbd1a4ba0b7bb1cc6d3c08e0f8e2f7
 
   # Pull all platforms into a folder
@@ -89,6 +91,9 @@ func (o *pullOptions) run(cmd *cobra.Command, arg string) error {
 		if to, err = intoStore(ctx, name); err != nil {
 			return stopped(ctx, err)
 		}
+	}
+	if name.tag == "" {
+		*to = to.Tagged(name.tagHere())
 	}
 
 	display := newDisplay(o.streams.ErrOut, "pulling", name.name, o.clock)
@@ -163,17 +168,13 @@ func (o *pullOptions) move(ctx context.Context, transfer *transfer, name remoteN
 		return stopped(ctx, err)
 	}
 	defer destination.Close()
-	tag := name.tag
-	if tag == "" {
-		tag = defaultTag
-	}
 	if err := transfer.pull(ctx, destination); err != nil {
 		if to.Transport != local.OCI { // a layout keeps what it got
 			err = stopped(ctx, err)
 		}
 		return transferError(ctx, name, toPull, err)
 	}
-	if err := destination.Finish(ctx, transfer.root, name.onHere(), tag); err != nil {
+	if err := destination.Finish(ctx, transfer.root, name.onHere(), name.tagHere()); err != nil {
 		return stopped(ctx, fmt.Errorf("writing %s: %w", to, err))
 	}
 	return nil

@@ -164,6 +164,49 @@ func TestPullToArchive(t *testing.T) {
 	}
 }
 
+// TestPullByDigest holds that what is pulled by digest is not called latest, wherever it goes.
+func TestPullByDigest(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, to, want string
+	}{
+		{name: "an archive", to: "docker-archive:FILE", want: "myapp:SHORT"},
+		{name: "an archive, by name", to: "docker-archive:FILE:it", want: "it:SHORT"},
+		{name: "an archive, by name and tag", to: "docker-archive:FILE:it:1", want: "it:1"},
+		{name: "an archive in the layout", to: "oci-archive:FILE", want: "SHORT"},
+		{name: "an archive in the layout, by name", to: "oci-archive:FILE:it", want: "it"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			port, _, digest := stocked(t)
+			server := published(t, port.host(), port.authority())
+			file := filepath.Join(t.TempDir(), "archive.tar")
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, "pull", "myapp@"+digest,
+				"--to="+strings.ReplaceAll(tt.to, "FILE", file), "--platform=linux/arm64")
+			if got.Code != 0 {
+				t.Fatalf("unexpected result: %+v", got)
+			}
+			where := local.Location{Transport: local.DockerArchive, Path: file}
+			if strings.HasPrefix(tt.to, "oci") {
+				where.Transport = local.OCIArchive
+			}
+			where.Reference = strings.ReplaceAll(tt.want, "SHORT", "sha256-"+digest[len("sha256:"):][:12])
+			if where.Transport == local.DockerArchive { // and not as a layout, which has another name for it
+				tag, err := name.NewTag(where.Reference)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := tarball.ImageFromPath(file, &tag); err != nil {
+					t.Error(err)
+				}
+			} else if _, err := local.Open(t.Context(), where, t.TempDir()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestPullGoesOn holds that a connection that breaks costs what it had not brought yet.
 func TestPullGoesOn(t *testing.T) {
 	t.Parallel()

@@ -75,6 +75,14 @@ func (l Location) InStore() bool {
 // TakesIndex says whether an image for several platforms can lie there.
 func (l Location) TakesIndex() bool { return l.Transport == OCI || l.Transport == OCIArchive }
 
+// Tagged returns the location with a tag, where it names an image of an engine and none of its tags.
+func (l Location) Tagged(tag string) Location {
+	if l.Reference != "" && (l.InStore() || l.Transport == DockerArchive) && tagged(l.Reference) != l.Reference {
+		l.Reference += ":" + tag
+	}
+	return l
+}
+
 func (l Location) String() string {
 	parts := []string{l.Transport}
 	for _, part := range []string{l.Path, l.Reference} {

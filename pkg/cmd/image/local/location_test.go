@@ -50,3 +50,25 @@ func TestParse(t *testing.T) {
 		})
 	}
 }
+
+func TestTagged(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"containers-storage:it":                  "containers-storage:it:new",
+		"docker-daemon:localhost:5000/it":        "docker-daemon:localhost:5000/it:new",
+		"docker-daemon:it:v1":                    "docker-daemon:it:v1",
+		"docker-archive:it.tar":                  "docker-archive:it.tar",
+		"docker-archive:it.tar:it":               "docker-archive:it.tar:it:new",
+		"oci:folder:it":                          "oci:folder:it",
+		"oci-archive:it.tar:quay.io/me/it":       "oci-archive:it.tar:quay.io/me/it",
+		"containers-storage:quay.io:443/me/it:1": "containers-storage:quay.io:443/me/it:1",
+	} {
+		where, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := where.Tagged("new").String(); got != want {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
+}
