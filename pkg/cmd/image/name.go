@@ -49,6 +49,8 @@ func parseName(text string) (remoteName, error) {
 	last := strings.LastIndex(rest, "/") + 1
 	name, tag, hasTag := strings.Cut(rest[last:], ":")
 	switch {
+	case hasTag && tag == "":
+		return n, fmt.Errorf("%q has no tag after the colon", text)
 	case hasTag && !validTag.MatchString(tag):
 		return n, fmt.Errorf("%q is no tag", tag)
 	case !hasTag && !hasDigest:
@@ -56,6 +58,9 @@ func parseName(text string) (remoteName, error) {
 	}
 	n.name, n.tag, n.typed = name, tag, rest[:last]+name
 	parts := strings.Split(n.typed, "/")
+	if len(parts) > 1 && parts[0] == "localhost" { // as podman shows what has no registry
+		return n, fmt.Errorf("localhost is neither a namespace nor a host with a port; did you mean %s?", strings.TrimPrefix(text, "localhost/"))
+	}
 	switch len(parts) {
 	case 1:
 	case 2:
@@ -65,8 +70,14 @@ func parseName(text string) (remoteName, error) {
 		if n.host == "" {
 			return n, errors.New("the host before the first / is empty")
 		}
+		if !strings.ContainsAny(n.host, ".:") {
+			return n, fmt.Errorf("%q has too many parts, and %s is no host, which has a dot or a port: %s is expected", text, n.host, nameShapes)
+		}
 	default:
 		return n, fmt.Errorf("%q has too many parts: %s is expected", text, nameShapes)
+	}
+	if lower := strings.ToLower(n.name); lower != n.name && validName.MatchString(lower) {
+		return n, fmt.Errorf("%q is no name of an image: names are lower case, as in %s", n.name, lower)
 	}
 	if !validName.MatchString(n.name) {
 		return n, fmt.Errorf("%q is no name of an image: %s is expected", n.name, nameShapes)

@@ -349,7 +349,7 @@ func TestPullFails(t *testing.T) {
 			want: "error: --platform must be OS/ARCHITECTURE, maybe with /VARIANT, as in linux/amd64, not \"arm64\"\n" + see},
 		{name: "no digest", args: []string{"myapp@sha256:5a37"}, want: "error: \"sha256:5a37\" is no digest, as in sha256:5a37… with all its digits\n" + see},
 		{name: "no name", args: []string{"MyApp"},
-			want: "error: \"MyApp\" is no name of an image: NAME, NAMESPACE/NAME or HOST:PORT/NAMESPACE/NAME, each maybe with :TAG is expected\n" + see},
+			want: "error: \"MyApp\" is no name of an image: names are lower case, as in myapp\n" + see},
 		{name: "no format", args: []string{"myapp", "-o", "wide"}, want: "error: --output must be \"name\", \"reference\", \"json\" or \"yaml\", not \"wide\"\n" + see},
 		{name: "a host, and no way to it", args: []string{"localhost:5000/ns/myapp", "--via=apiserver"},
 			want: "error: localhost:5000/ns/myapp names a host, and --via=apiserver goes to none\n" + see},
