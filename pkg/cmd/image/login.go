@@ -173,7 +173,7 @@ func (o *loginOptions) writeToken(ctx context.Context, file, host string, token 
 	if err := store.Put(ctx, host, auth.Credential{Username: tokenUser, Password: token.Status.Token}); err != nil {
 		return err
 	}
-	return o.say("logged in to %s until %s, in %s", host, token.Status.ExpirationTimestamp.Local().Format(time.RFC3339), file)
+	return o.say("logged in to %s until %s, in %s", host, token.Status.ExpirationTimestamp.Local().Format(time.RFC3339), o.read(file))
 }
 
 // writeHelper has the programs that read a file ask the plugin.
@@ -187,7 +187,19 @@ func (o *loginOptions) writeHelper(file, host string) error {
 			return err
 		}
 	}
-	return o.say("logged in to %s by the credential helper %s, in %s", host, CredentialProgram, file)
+	return o.say("logged in to %s by the credential helper %s, in %s", host, CredentialProgram, o.read(file))
+}
+
+// read says who reads a file, where it is one that programs read by themselves.
+func (o *loginOptions) read(file string) string {
+	switch {
+	case o.authfile != "":
+		return file
+	case o.program == forPodman:
+		return file + ", which podman, buildah and skopeo read"
+	default:
+		return file + ", which docker, podman and others read"
+	}
 }
 
 // trust has the programs trust the authority of the registry port, as far as that can be done without root.

@@ -35,19 +35,23 @@ func TestLogin(t *testing.T) {
 		file        string // which is written, in the folder of the test
 		linked      string // what file is a link to
 		present     string // what is in it before
+		readers     string // what is said of who reads it
 		want        map[string]any
 	}{
 		{
 			name: "docker's", environment: map[string]string{"DOCKER_CONFIG": "FOLDER/docker"}, file: "docker/config.json",
-			want: map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
+			readers: ", which docker, podman and others read",
+			want:    map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
 		},
 		{
 			name: "podman's", args: []string{"--for=podman"}, environment: map[string]string{"XDG_RUNTIME_DIR": "FOLDER/run"}, file: "run/containers/auth.json",
-			want: map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
+			readers: ", which podman, buildah and skopeo read",
+			want:    map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
 		},
 		{
 			name: "podman's, elsewhere", args: []string{"--for=podman"}, environment: map[string]string{"REGISTRY_AUTH_FILE": "FOLDER/it.json"}, file: "it.json",
-			want: map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
+			readers: ", which podman, buildah and skopeo read",
+			want:    map[string]any{"auths": map[string]any{host: map[string]any{"auth": auth}}},
 		},
 		{
 			name: "one that is named, with something in it", args: []string{"--authfile=FOLDER/it.json"}, file: "it.json", present: present,
@@ -132,7 +136,7 @@ func TestLogin(t *testing.T) {
 				}
 			}
 			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, args...)
-			if got.Code != 0 || !strings.HasPrefix(got.Stdout, "logged in to "+host) || !strings.Contains(got.Stdout, file) {
+			if got.Code != 0 || !strings.HasPrefix(got.Stdout, "logged in to "+host) || !strings.Contains(got.Stdout, file+tt.readers+"\n") {
 				t.Errorf("unexpected result: %+v", got)
 			}
 			if strings.Contains(got.Stdout+got.Stderr, goodToken) || strings.Contains(got.Stdout+got.Stderr, auth) {

@@ -40,8 +40,10 @@ otherwise:
   oci-archive:FILE[:REFERENCE]      such a folder as an archive
   docker-archive:FILE[:REFERENCE]   what 'docker save' wrote
 
+Whatever its tag, what is pushed is the current one from then on, and so what the tag latest is.
+
 An image for several platforms is pushed with all of them. Nothing is changed on the way, but that layers which docker
-keeps uncompressed are compressed. What the cluster has is not sent again: a push that was interrupted goes on where it
+or podman keeps uncompressed are compressed. What the cluster has is not sent again: a push that was interrupted goes on where it
 was when it is repeated.
 
 No account is needed but that of the kubeconfig, with the right to update images/layers. The image goes to the registry
