@@ -331,7 +331,8 @@ func TestPullFails(t *testing.T) {
 	const (
 		see    = "See 'kubectl image pull --help' for usage.\n"
 		rights = "that needs the right to get images/layers in the namespace ns\n" +
-			"See: kubectl auth can-i get images.tagger.dev/myapp --subresource=layers --namespace ns\n"
+			"See: kubectl image history myapp --namespace ns\n" +
+			"In a cluster also: kubectl auth can-i get images.tagger.dev/myapp --subresource=layers --namespace ns\n"
 	)
 	tests := []struct {
 		name string

@@ -51,7 +51,10 @@ func transferError(ctx context.Context, name remoteName, need right, err error) 
 		return &failure{err: fmt.Errorf("you may not %s %s: %s%s", need.doing, name.repository(), rights, inBrackets(said(err))), hint: ask}
 	case code == http.StatusNotFound || errors.Is(err, errdef.ErrNotFound):
 		if need == toPull {
-			return &failure{err: fmt.Errorf("there is no %s, or you may not pull it: %s", name, rights), hint: ask}
+			return &failure{
+				err:  fmt.Errorf("there is no %s, or you may not pull it: %s", name, rights),
+				hint: fmt.Sprintf("See: kubectl image history %s --namespace %s\nIn a cluster also: %s", name.name, name.namespace, strings.TrimPrefix(ask, "See: ")),
+			}
 		}
 		return &failure{err: fmt.Errorf("you may not push to %s, or there is no such namespace: %s", name.repository(), rights), hint: ask}
 	default:
