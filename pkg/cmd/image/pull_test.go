@@ -356,6 +356,10 @@ func TestPullFails(t *testing.T) {
 			want: "error: localhost:5000/ns/myapp names a host, and --via=apiserver goes to none\n" + see},
 		{name: "a folder of others", args: []string{"myapp", "--to=oci:FOLDER"},
 			want: "error: FOLDER has files and is no OCI layout; choose a folder that is new, empty or a layout\n"},
+		{name: "an archive over a folder", args: []string{"myapp", "--to=docker-archive:FOLDER"},
+			want: "error: FOLDER is a folder; name a file, as in docker-archive:FOLDER/myapp.tar\n"},
+		{name: "a layout over a file", args: []string{"myapp", "--to=oci:FOLDER/mine"},
+			want: "error: FOLDER/mine is a file; choose a folder that is new, empty or a layout, or name an archive by oci-archive:FOLDER/mine\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,6 +20,9 @@ import (
 // maxLinks is how many links in a row are followed in an archive.
 const maxLinks = 10
 
+// errCutOff is of an archive that ends in the middle, as a copy that was interrupted.
+var errCutOff = errors.New("this archive is cut off; it ends before its last file does")
+
 // archive is a tar archive as a file system of regular files, each of which can be read at any time and by several at once.
 type archive struct {
 	file    *os.File
@@ -68,7 +71,10 @@ func (a *archive) index(scratch string) error {
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, io.ErrUnexpectedEOF) && len(a.entries) > 0:
+			return errCutOff
+		case err != nil:
 			return fmt.Errorf("this is not an archive: %w", err)
 		}
 		name := path.Clean(header.Name)
@@ -102,7 +108,11 @@ func (a *archive) unpack(scratch string) error {
 		a.file = compressed
 		return err
 	}
-	if _, err := io.Copy(a.file, reader); err != nil { //nolint:gosec // G110: it is the user's own file
+	_, err = io.Copy(a.file, reader) //nolint:gosec // G110: it is the user's own file
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errCutOff
+	case err != nil:
 		return fmt.Errorf("unpacking: %w", err)
 	}
 	_, err = a.file.Seek(0, io.SeekStart)

@@ -42,6 +42,9 @@ func Create(where Location, scratch string) (*Destination, error) {
 	layout := where.Path
 	if where.Transport != OCI {
 		layout = filepath.Join(scratch, "layout")
+		if info, err := os.Stat(where.Path); err == nil && info.IsDir() { // which a store is not: its path is empty
+			return nil, fmt.Errorf("%s is a folder; name a file, as in %s:%s", where.Path, where.Transport, filepath.Join(where.Path, "myapp.tar"))
+		}
 	} else if err := mayHold(layout); err != nil {
 		return nil, err
 	}
@@ -59,6 +62,9 @@ func Create(where Location, scratch string) (*Destination, error) {
 
 // mayHold reports why a folder cannot become a layout: it has other files.
 func mayHold(folder string) error {
+	if info, err := os.Stat(folder); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is a file; choose a folder that is new, empty or a layout, or name an archive by %s:%s", folder, OCIArchive, folder)
+	}
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

@@ -5,6 +5,7 @@ package local
 
 import (
 	"fmt"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,6 +23,9 @@ const (
 // Transports are all of them.
 var transports = []string{OCI, OCIArchive, DockerArchive, DockerDaemon, ContainersStorage}
 
+// likeArchive matches what names an archive, as far as one can see.
+var likeArchive = regexp.MustCompile(`\.(tar|tar\.gz|tgz)(:|$)`)
+
 // Transports returns all transports.
 func Transports() []string { return slices.Clone(transports) }
 
@@ -37,6 +41,9 @@ type Location struct {
 func Parse(text string) (Location, error) {
 	transport, rest, found := strings.Cut(text, ":")
 	if !found || !slices.Contains(transports, transport) {
+		if likeArchive.MatchString(text) {
+			return Location{}, fmt.Errorf("%q does not say which kind of archive it is: %s:%s or %s:%s", text, DockerArchive, text, OCIArchive, text)
+		}
 		return Location{}, fmt.Errorf("%q does not begin with one of %s", text, strings.Join(prefixes(), ", "))
 	}
 	where := Location{Transport: transport}

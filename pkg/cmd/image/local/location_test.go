@@ -25,6 +25,8 @@ func TestParse(t *testing.T) {
 		{text: "containers-storage:it", want: Location{Transport: ContainersStorage, Reference: "it"}},
 		{text: "it", wantErr: `"it"` + transports},
 		{text: "docker:it", wantErr: `"docker:it"` + transports},
+		{text: "it.tar", wantErr: `"it.tar" does not say which kind of archive it is: docker-archive:it.tar or oci-archive:it.tar`},
+		{text: "./it.tar.gz:v1", wantErr: `"./it.tar.gz:v1" does not say which kind of archive it is: docker-archive:./it.tar.gz:v1 or oci-archive:./it.tar.gz:v1`},
 		{text: "oci:", wantErr: `"oci:" names no file or folder, as in oci:myapp`},
 		{text: "oci::v1", wantErr: `"oci::v1" names no file or folder, as in oci:myapp`},
 		{text: "docker-daemon:", wantErr: `"docker-daemon:" names no image, as in docker-daemon:myapp:latest`},

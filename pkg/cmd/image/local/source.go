@@ -43,7 +43,9 @@ func Open(ctx context.Context, where Location, scratch string) (*Source, error) 
 	var err error
 	switch where.Transport {
 	case OCI:
-		source, err = openLayout(ctx, os.DirFS(where.Path), where.Reference)
+		if err = mayBeLayout(where.Path); err == nil {
+			source, err = openLayout(ctx, os.DirFS(where.Path), where.Reference)
+		}
 	case OCIArchive, DockerArchive:
 		source, err = openPacked(ctx, where.Transport, where.Path, where.Reference, scratch)
 	default:
@@ -57,6 +59,18 @@ func Open(ctx context.Context, where Location, scratch string) (*Source, error) 
 		return nil, fmt.Errorf("reading %s: %w", where, err)
 	}
 	return source, nil
+}
+
+// mayBeLayout reports why there can be no layout by that name.
+func mayBeLayout(name string) error {
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("there is no such folder")
+	case err == nil && !info.IsDir():
+		return fmt.Errorf("this is a file; an archive is named by %s:%s or %s:%s", DockerArchive, name, OCIArchive, name)
+	}
+	return err
 }
 
 // openPacked opens an image in an archive. What docker saves is a layout as well, of late; it is read as one where nothing in it

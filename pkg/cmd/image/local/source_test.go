@@ -176,22 +176,48 @@ func TestOpenSaved(t *testing.T) {
 	}
 }
 
-// TestOpenOfNothing holds what is said of files that are no archives.
+// TestOpenOfNothing holds what is said of what is no archive and no layout.
 func TestOpenOfNothing(t *testing.T) {
 	t.Parallel()
-	folder := t.TempDir()
-	for name, body := range map[string]string{"empty": "", "text": strings.Repeat("It is a text. ", 100), "zip": string(zipped(t, []byte("text")))} {
-		file := filepath.Join(folder, name)
-		if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		_, err := Open(t.Context(), Location{Transport: OCIArchive, Path: file}, t.TempDir())
-		if err == nil || !strings.Contains(err.Error(), file) {
-			t.Errorf("%s: unexpected error %v", name, err)
-		}
+	whole := tarred(t, map[string]string{"a": strings.Repeat("It is a text. ", 100), "b": strings.Repeat("It is a text. ", 100)})
+	tests := []struct {
+		name      string
+		transport string // absent: oci-archive
+		body      []byte // of the file; nil for none
+		folder    bool   // whether it is a folder instead
+		want      string // in which NAME is the file
+	}{
+		{name: "empty", body: []byte{}, want: "NAME: this is not an archive"},
+		{name: "text", body: []byte(strings.Repeat("It is a text. ", 100)), want: "NAME: this is not an archive: archive/tar: invalid tar header"},
+		{name: "compressed text", body: zipped(t, []byte("text")), want: "NAME: this is not an archive: unexpected EOF"},
+		{name: "cut off", body: whole[:len(whole)/2], want: "NAME: this archive is cut off; it ends before its last file does"},
+		{name: "cut off, and compressed", body: zipped(t, whole)[:50], want: "NAME: this archive is cut off; it ends before its last file does"},
+		{name: "no folder", transport: OCI, want: "there is no such folder"},
+		{name: "a file", transport: OCI, body: whole, want: "this is a file; an archive is named by docker-archive:NAME or oci-archive:NAME"},
+		{name: "a folder of others", transport: OCI, folder: true, want: "this is no OCI layout: stat oci-layout: no such file or directory"},
 	}
-	if _, err := Open(t.Context(), Location{Transport: OCI, Path: folder}, ""); err == nil || !strings.Contains(err.Error(), "this is no OCI layout") {
-		t.Errorf("unexpected error %v", err)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			where := Location{Transport: OCIArchive, Path: filepath.Join(t.TempDir(), "it")}
+			if tt.transport != "" {
+				where.Transport = tt.transport
+			}
+			switch {
+			case tt.folder:
+				if err := os.Mkdir(where.Path, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			case tt.body != nil:
+				if err := os.WriteFile(where.Path, tt.body, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := Open(t.Context(), where, t.TempDir())
+			if want := "reading " + where.String() + ": " + strings.ReplaceAll(tt.want, "NAME", where.Path); err == nil || err.Error() != want {
+				t.Errorf("want an error %q, got %v", want, err)
+			}
+		})
 	}
 }
 
