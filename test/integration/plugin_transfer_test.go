@@ -45,7 +45,9 @@ func TestPluginMovesImages(t *testing.T) {
 				t.Errorf("history (-want +got):\n%s", diff)
 			}
 			pulled := filepath.Join(t.TempDir(), "pulled")
-			plugin("pull", "app", "--to", "oci:"+pulled, "--via", via)
+			if diff := cmp.Diff(want, plugin("pull", "app", "--to", "oci:"+pulled, "--via", via, "-o", "reference")); diff != "" {
+				t.Errorf("pull (-want +got):\n%s", diff)
+			}
 			path := must(layout.FromPath(pulled))(t)
 			index := must(path.ImageIndex())(t)
 			if err := validate.Index(index); err != nil {

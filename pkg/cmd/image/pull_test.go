@@ -60,9 +60,8 @@ func TestPullToLayout(t *testing.T) {
 				return server.run(t.Context(), testingclock.NewFakeClock(now), nil, "pull", name, "--to=oci:"+to, "--via="+via)
 			}
 			way := map[string]string{viaRegistry: port.host(), viaAPIServer: "kube-apiserver"}[via]
-			host := map[string]string{viaRegistry: port.host() + "/"}[via]
 			want := result{
-				Stdout: "image.tagger.dev/myapp pulled to oci:" + folder + "\n  " + host + "ns/myapp@" + digest + "\n",
+				Stdout: "image.tagger.dev/myapp pulled to oci:" + folder + "\n  " + port.host() + "/ns/myapp@" + digest + "\n",
 				Stderr: "pulling ns/myapp:latest to oci:" + folder + " by way of " + way + "\n",
 			}
 			if diff := cmp.Diff(want, pull("myapp", folder)); diff != "" {

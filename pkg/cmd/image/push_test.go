@@ -72,7 +72,7 @@ func TestPush(t *testing.T) {
 			if moved.Digest.String() != digest || moved.Namespace != "ns" || moved.Image != "myapp" || moved.Tag != "latest" {
 				t.Errorf("unexpected answer, want the digest %s: %+v", digest, moved)
 			}
-			if !strings.HasSuffix(moved.Reference, "/ns/myapp@"+digest) && moved.Reference != "ns/myapp@"+digest {
+			if moved.Reference != host+"/ns/myapp@"+digest {
 				t.Errorf("unexpected reference %s", moved.Reference)
 			}
 			if diff := cmp.Diff(names.Replace(places.Replace(tt.ways)), got.Stderr); diff != "" {

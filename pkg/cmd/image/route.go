@@ -97,7 +97,11 @@ type routes struct {
 // find returns a way to the repository of an image that can be used.
 func (r *routes) find(ctx context.Context, name remoteName) (*route, error) {
 	if r.via == viaAPIServer {
-		return r.throughAPIServer(ctx, name, "")
+		host := "" // which the way does not need, but what is printed of the image
+		if token, err := r.session.registryToken(ctx); err == nil {
+			host = token.Status.Registry.Host
+		}
+		return r.throughAPIServer(ctx, name, host)
 	}
 	token, err := r.session.registryToken(ctx)
 	if err != nil {
