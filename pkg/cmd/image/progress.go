@@ -35,6 +35,8 @@ type display interface {
 	start()
 	// show says how far the import is.
 	show(*v1beta1.ImageImport)
+	// read says what program an image is read from, and how many bytes of it there are so far.
+	read(program string, bytes int64)
 	// move says how much was moved.
 	move(v1beta1.ImportProgress)
 	// say writes a line that stays.
@@ -61,6 +63,7 @@ type lines struct {
 	clock clock.PassiveClock
 
 	introduced bool
+	reading    bool
 	shown      v1beta1.ImportProgress
 	shownAt    time.Time
 }
@@ -80,6 +83,13 @@ func (l *lines) show(imp *v1beta1.ImageImport) {
 	if imp.Status.Progress != nil {
 		l.doing = "mirroring"
 		l.write(*imp.Status.Progress)
+	}
+}
+
+func (l *lines) read(program string, _ int64) {
+	if !l.reading {
+		l.say("reading from " + program)
+		l.reading = true
 	}
 }
 
@@ -104,6 +114,7 @@ type drawing struct {
 	clock   clock.PassiveClock
 	options []mpb.ContainerOption
 	status  atomic.Pointer[v1beta1.ImageImportStatus]
+	reading atomic.Pointer[string] // nil before something is read
 
 	lock      sync.Mutex // of what follows
 	container *mpb.Progress
@@ -155,13 +166,24 @@ func (d *drawing) words(decor.Statistics) string {
 		return inNumbers(status.Progress)
 	case next != nil:
 		return "next attempt in " + duration.HumanDuration(max(0, next.Sub(d.clock.Now())))
-	default:
-		return ""
 	}
+	if reading := d.reading.Load(); reading != nil {
+		return *reading
+	}
+	return ""
 }
 
 func (d *drawing) show(imp *v1beta1.ImageImport) {
 	d.status.Store(&imp.Status)
+	d.canvas()
+}
+
+func (d *drawing) read(program string, bytes int64) {
+	text := "reading from " + program
+	if bytes > 0 {
+		text += ", " + units.BytesSize(float64(bytes))
+	}
+	d.reading.Store(&text)
 	d.canvas()
 }
 

@@ -25,6 +25,8 @@ func TestLines(t *testing.T) {
 	out, clock := &bytes.Buffer{}, testingclock.NewFakeClock(now)
 	display := newDisplay(out, "importing", "myapp", clock)
 	display.start()
+	display.read("podman", 0)
+	display.read("podman", 1<<20)
 	show := func(bytes int64) {
 		display.show(anImport(v1beta1.ReasonInProgress, progressed, func(imp *v1beta1.ImageImport) { imp.Status.Progress.Bytes = bytes }))
 	}
@@ -38,7 +40,8 @@ func TestLines(t *testing.T) {
 	show(3 << 20)
 	display.say("what a \x1b[31mregistry\x1b[m said")
 	display.close()
-	want := "importing quay.io/company/myapp:latest by imageimport.tagger.dev/myapp-0a1b2c3d\n" +
+	want := "reading from podman\n" +
+		"importing quay.io/company/myapp:latest by imageimport.tagger.dev/myapp-0a1b2c3d\n" +
 		"mirroring 3/7 blobs, 0B/40MiB\n" +
 		"mirroring 3/7 blobs, 2MiB/40MiB\n" +
 		"mirroring 3/7 blobs, 3MiB/40MiB\n" +
@@ -68,6 +71,10 @@ func TestDrawing(t *testing.T) {
 	}
 	display.start()
 	draw()
+	display.read("podman", 0)
+	draw()
+	display.read("podman", 3<<20)
+	draw()
 	display.show(anImport(v1beta1.ReasonInProgress, progressed))
 	draw()
 	display.say("attempt 1 of 10 failed")
@@ -82,10 +89,12 @@ func TestDrawing(t *testing.T) {
 		got.WriteString(last)
 	}
 	want := "importing myapp ⠋ \n" +
+		"UP importing myapp ⠙ reading from podman\n" +
+		"UP importing myapp ⠹ reading from podman, 3MiB\n" +
 		"UP importing myapp [==========>-------------------------] 3/7 blobs, 12.29MiB/40MiB\n" +
 		"UP attempt 1 of 10 failed\n" +
-		"importing myapp ⠙ next attempt in 12s\n" +
-		"UP importing myapp ⠹ next attempt in 12s\n" +
+		"importing myapp ⠸ next attempt in 12s\n" +
+		"UP importing myapp ⠼ next attempt in 12s\n" +
 		"UP "
 	if diff := cmp.Diff(want, regexp.MustCompile("\x1b\\[1A\x1b\\[J").ReplaceAllString(got.String(), "UP ")); diff != "" {
 		t.Errorf("unexpected drawing (-want +got):\n%s", diff)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,9 @@ import (
 
 	"tagger.dev/tagger/pkg/cmd/image/local"
 )
+
+// readInterval is how often it is looked how much of an image a container engine has saved.
+const readInterval = 500 * time.Millisecond
 
 // pushOptions are the flags of one `kubectl image push`.
 type pushOptions struct{ transferOptions }
@@ -110,7 +114,7 @@ func (o *pushOptions) run(cmd *cobra.Command, arg string) error {
 	defer func() { _ = os.RemoveAll(scratch) }()
 	display.say(fmt.Sprintf("pushing %s to %s by way of %s", from, name, route.words))
 	display.start()
-	source, err := local.Open(ctx, *from, scratch)
+	source, err := openSource(ctx, *from, scratch, display, o.clock)
 	if err != nil {
 		return stopped(ctx, err)
 	}
@@ -136,6 +140,43 @@ func (o *pushOptions) run(cmd *cobra.Command, arg string) error {
 		pushed.Reference = recorded
 	}
 	return o.output.print(o.streams.Out, pushed, "pushed")
+}
+
+// openSource opens what is to be pushed. A container engine takes its time to save an image, and says nothing: it is shown how much
+// there is so far.
+func openSource(ctx context.Context, from local.Location, scratch string, display display, clock clock.Clock) (*local.Source, error) {
+	if !from.InStore() {
+		return local.Open(ctx, from, scratch)
+	}
+	opened, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			display.read(from.Program(), bytesIn(scratch))
+			timer := clock.NewTimer(readInterval)
+			select {
+			case <-opened:
+				timer.Stop()
+				return
+			case <-timer.C():
+			}
+		}
+	}()
+	source, err := local.Open(ctx, from, scratch)
+	close(opened)
+	<-ended
+	return source, err
+}
+
+// bytesIn returns how many bytes the files of a folder have, as far as they are there.
+func bytesIn(folder string) (sum int64) {
+	files, _ := os.ReadDir(folder)
+	for _, file := range files {
+		if info, err := file.Info(); err == nil {
+			sum += info.Size()
+		}
+	}
+	return sum
 }
 
 // recorded returns what the history of an Image says is to be run of what was pushed; nothing where that cannot be read.

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -136,6 +138,35 @@ func TestPushSaved(t *testing.T) {
 		if !strings.HasSuffix(string(layer.MediaType), "gzip") {
 			t.Errorf("a layer of type %s", layer.MediaType)
 		}
+	}
+}
+
+// TestPushFromEngine holds that it is said for what one waits while a container engine saves an image.
+//
+//nolint:paralleltest // it changes the environment
+func TestPushFromEngine(t *testing.T) {
+	port := newPort(t, true)
+	server := published(t, port.host(), port.authority())
+	bin := t.TempDir()
+	// It saves an image when it is asked for one in docker's format.
+	podman := `#!/bin/sh
+case "$*" in
+"image inspect"*) echo application/vnd.docker.distribution.manifest.v2+json ;;
+"save --quiet --format docker-archive --output "*) cat ` + newSaved(t, newImage(t, "amd64"), "it:1") + ` > "$6" ;;
+*) exit 1 ;;
+esac
+`
+	if err := os.WriteFile(filepath.Join(bin, "podman"), []byte(podman), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":/usr/bin:/bin")
+	got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, "push", "myapp", "--from=containers-storage:it:1", "-o", "name")
+	want := result{
+		Stdout: "image.tagger.dev/myapp\n",
+		Stderr: "pushing containers-storage:it:1 to ns/myapp:latest by way of " + port.host() + "\nreading from podman\n",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("unexpected result (-want +got):\n%s", diff)
 	}
 }
 

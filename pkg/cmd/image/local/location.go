@@ -79,6 +79,9 @@ func (l Location) InStore() bool {
 	return l.Transport == DockerDaemon || l.Transport == ContainersStorage
 }
 
+// Program is the container engine in whose store the image lies.
+func (l Location) Program() string { return engineOf(l.Transport).program }
+
 // TakesIndex says whether an image for several platforms can lie there.
 func (l Location) TakesIndex() bool { return l.Transport == OCI || l.Transport == OCIArchive }
 
