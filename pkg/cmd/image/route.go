@@ -39,7 +39,7 @@ const (
 	// pingTimeout is how long it may take to answer the first time.
 	pingTimeout = 30 * time.Second
 	// answerTimeout is how long it may take to answer when a request was sent: what is large is written to its disk first.
-	answerTimeout = time.Minute
+	answerTimeout = 3 * time.Minute
 	// streams is how many blobs travel at once.
 	streams = 6
 )
