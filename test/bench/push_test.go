@@ -26,7 +26,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,14 +99,18 @@ func extended(t *testing.T) (c *cluster.Cluster, pid int) {
 			t.Error(err)
 		}
 	})
-	port := freePort(t)
+	ports, err := cluster.FreePorts(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, registryPort := ports[0], ports[1]
 	account, err := c.Extend(t.Context(), "../../artifacts/manifests", port)
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := &bytes.Buffer{}
 	cmd := exec.Command("tagger-apiserver", "--kubeconfig", account, "--data-dir", filepath.Join(t.TempDir(), "data"), "--bind-address", "127.0.0.1",
-		"--secure-port", port, "--registry-port", freePort(t))
+		"--secure-port", port, "--registry-port", registryPort)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := c.Spawn(cmd); err != nil {
 		t.Fatal(err)
@@ -130,16 +133,6 @@ func extended(t *testing.T) (c *cluster.Cluster, pid int) {
 		t.Fatal(err)
 	}
 	return c, cmd.Process.Pid
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }
 
 // registry returns the address of the registry port.

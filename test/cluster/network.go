@@ -182,17 +182,26 @@ func choosePorts(free bool) (ports, error) {
 	if !free {
 		return p, nil
 	}
-	// Held until all are chosen, so that they differ.
-	for _, port := range []*string{&p.etcd, &p.etcdPeer, &p.apiserver, &p.controllerManager} {
+	chosen, err := FreePorts(4)
+	if err != nil {
+		return ports{}, err
+	}
+	p.etcd, p.etcdPeer, p.apiserver, p.controllerManager = chosen[0], chosen[1], chosen[2], chosen[3]
+	return p, nil
+}
+
+// FreePorts returns so many ports of loopback on which nothing listens, for programs that are to be told theirs.
+func FreePorts(n int) ([]string, error) {
+	chosen := make([]string, n)
+	for i := range chosen {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return ports{}, err
+			return nil, err
 		}
-		defer closeQuietly(listener) //nolint:revive // there are four
-		_, *port, err = net.SplitHostPort(listener.Addr().String())
-		if err != nil {
-			return ports{}, err
+		defer closeQuietly(listener) //nolint:revive // held until all are chosen, so that they differ
+		if _, chosen[i], err = net.SplitHostPort(listener.Addr().String()); err != nil {
+			return nil, err
 		}
 	}
-	return p, nil
+	return chosen, nil
 }

@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -77,7 +76,11 @@ func (b *safeBuffer) String() string {
 func extend(t *testing.T, c *cluster.Cluster, flags ...string) *tagger {
 	t.Helper()
 	x := &tagger{Cluster: c, kube: kubeClient(t, c), api: typed(t, c.RESTConfig()), log: &safeBuffer{}}
-	port, registryPort := freePort(t), freePort(t)
+	ports, err := cluster.FreePorts(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, registryPort := ports[0], ports[1]
 	x.port, x.registry = port, net.JoinHostPort("127.0.0.1", registryPort)
 	account, err := c.Extend(t.Context(), manifests, port)
 	if err != nil {
@@ -203,16 +206,6 @@ func randomImage(t *testing.T) v1.Image {
 		t.Fatal(err)
 	}
 	return image
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }
 
 // registryClient returns a client of the registry endpoint with a token as the password, or without any.
