@@ -74,18 +74,7 @@ func TestPullToLayout(t *testing.T) {
 			if again := port.count("GET", "/blobs/"); again != fetched {
 				t.Errorf("pulling again fetched %d blobs", again-fetched)
 			}
-			path, err := layout.FromPath(folder)
-			if err != nil {
-				t.Fatal(err)
-			}
-			index, err := path.ImageIndex()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := validate.Index(index); err != nil {
-				t.Error(err)
-			}
-			list, err := index.IndexManifest()
+			list, err := validLayout(t, folder).IndexManifest()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,17 +226,24 @@ func TestPullGoesOn(t *testing.T) {
 	if got.Code != 0 || broken.Load() == 0 || ranges.Load() != broken.Load() {
 		t.Fatalf("%d connections broke, %d went on: %+v", broken.Load(), ranges.Load(), got)
 	}
+	validLayout(t, folder)
+}
+
+// validLayout returns the index of a layout, all of which is there.
+func validLayout(t *testing.T, folder string) v1.ImageIndex {
+	t.Helper()
 	path, err := layout.FromPath(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pulled, err := path.ImageIndex()
+	index, err := path.ImageIndex()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := validate.Index(pulled); err != nil {
+	if err := validate.Index(index); err != nil {
 		t.Error(err)
 	}
+	return index
 }
 
 // TestPullInterrupted holds that a pull to a layout that was interrupted goes on by the same command, and leaves blobs alone.
