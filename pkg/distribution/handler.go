@@ -255,7 +255,13 @@ func (h *handler) list(ctx context.Context, r *http.Request, req request) (respo
 
 // place waits until there is room for what lies in memory, of which there is too much.
 func (h *handler) place(ctx context.Context, what string, places ...limit.Place) (release func(), err error) {
-	waiting, cancel := context.WithTimeout(ctx, h.options.StallTimeout)
+	return WaitForPlaces(ctx, h.options.StallTimeout, what, places...)
+}
+
+// WaitForPlaces waits until there is room for what lies in memory, for so long at most. What says, for the client, of what
+// there is too much then: "manifests are pushed".
+func WaitForPlaces(ctx context.Context, timeout time.Duration, what string, places ...limit.Place) (release func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	release, err = limit.AcquireAll(waiting, places...)
 	if err != nil && ctx.Err() == nil {

@@ -55,14 +55,8 @@ func (r *remote) Manifest(ctx context.Context, _ distribution.Repository, dgst d
 
 // place waits until there is room for another manifest in memory.
 func (r *remote) place(ctx context.Context) (release func(), err error) {
-	waiting, cancel := context.WithTimeout(ctx, documentTimeout)
-	defer cancel()
-	release, err = limit.AcquireAll(waiting,
+	return distribution.WaitForPlaces(ctx, documentTimeout, "manifests of "+r.name.Namespace+" are read",
 		limit.Place{Of: r.front.documentsOfNamespace, Key: r.name.Namespace}, limit.Place{Of: r.front.documents})
-	if err != nil && ctx.Err() == nil {
-		return nil, distribution.Explain(distribution.ErrTooMany, "too many manifests of %s are read at this moment: try again later", r.name.Namespace)
-	}
-	return release, err
 }
 
 // maxDocumentBytes is how large a manifest may be that is held for as long as a client
