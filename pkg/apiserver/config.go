@@ -184,10 +184,10 @@ func (c CompletedConfig) New(ctx context.Context) (*Server, error) {
 
 // Run serves until ctx ends, then drains: imports that run may end, requests are answered, and both ports close.
 func (s *Server) Run(ctx context.Context) error {
-	retiring := context.AfterFunc(ctx, func() {
+	stop := context.AfterFunc(ctx, func() {
 		time.AfterFunc(s.generic.ShutdownDelayDuration, func() { close(s.retired) })
 	})
-	defer retiring() // where the API did not start
+	defer stop() // where the API did not start
 	s.registry.start(ctx)
 	defer s.registry.close() // where the API did not start
 	return s.generic.PrepareRun().RunWithContext(ctx)

@@ -171,12 +171,15 @@ func (c *Controller) reference(req request, src importer.Source, resolved *impor
 	}
 }
 
+// anchorPrefix begins the tags of anchors, which the registry endpoint lets nobody see.
+const anchorPrefix = "anchor-"
+
 // anchor is the tag that keeps an entry of the history from any registry's garbage collection.
 func anchor(dgst digest.Digest) string {
 	if dgst.Algorithm() != digest.SHA256 { // tags have at most 128 characters
 		dgst = digest.SHA256.FromString(dgst.String())
 	}
-	return "anchor-" + dgst.Encoded()
+	return anchorPrefix + dgst.Encoded()
 }
 
 // pointLatest lets latest at the mirror be an Image's current reference, when that is there, and nothing when it is not; set says

@@ -271,6 +271,9 @@ func (c *Controller) tryRelease(ctx context.Context, release *v1beta1.MirrorRele
 	if now.image == nil && again.image != nil {
 		c.followLater(ctx, again.image)
 	}
+	if len(forgotten) == 0 {
+		return found, nil
+	}
 	// What refers to an image goes with it: an anchor can be set again, signatures cannot.
 	pushed, err := destination.Tagged(ctx, forgotten, followsImage)
 	if err != nil {
@@ -289,7 +292,7 @@ func (c *Controller) tryRelease(ctx context.Context, release *v1beta1.MirrorRele
 
 // followsImage reports whether a tag at the mirror is one of those that come and go with what an Image means. Others people pushed.
 func followsImage(tag string) bool {
-	for _, prefix := range []string{"anchor-", "sha256-", "sha512-"} {
+	for _, prefix := range []string{anchorPrefix, "sha256-", "sha512-"} {
 		if strings.HasPrefix(tag, prefix) {
 			return true
 		}

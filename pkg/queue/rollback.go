@@ -108,7 +108,7 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 		return entry, false, notRecorded("the Image was deleted while it was rolled back")
 	case errors.Is(err, errHistoryMoved):
 		return entry, false, notRecorded("an import was recorded meanwhile; look at the history and try again")
-	case placed.image == nil && err != nil && ctx.Err() != nil:
+	case placed.image == nil && ctx.Err() != nil:
 		return entry, false, apierrors.NewTimeoutError(
 			"the Image was not written in time, as far as is known: look at its history, and at spec.suspend, before trying again", 1)
 	case placed.image == nil:
