@@ -113,7 +113,7 @@ chart: $(TOOLS)/helm3 $(TOOLS)/helm4 ## Run the tests of the Helm chart, by helm
 
 .PHONY: integration
 integration: build $(TOOLS)/.clients $(TOOLS)/helm $(KUBECTL) ## Run the tests that start the real server and drive it with real clients
-	go test -count=1 -timeout 20m -p 1 -tags integration $(TESTFLAGS) ./test/integration/... ./test/image/...
+	go test -count=1 -timeout 60m -p 1 -tags integration $(TESTFLAGS) ./test/integration/... ./test/image/...
 
 # How long make fuzz spends on each target.
 FUZZTIME ?= 10s

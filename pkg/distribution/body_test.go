@@ -40,10 +40,10 @@ func TestStalledBody(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(proto, func(t *testing.T) {
 			t.Parallel()
-			// What is to arrive goes to a server that waits for it, however busy the machine is. Of the other one a second has to do for
+			// What is to arrive goes to a server that waits for it, however busy the machine is. Of the other one some seconds have to do for
 			// four bytes.
 			patient, backend := pushServer(t, Options{})
-			server := serve(t, backend, Options{StallTimeout: time.Second})
+			server := serve(t, backend, Options{StallTimeout: 3 * time.Second})
 			client := server.Client()
 			if proto == "HTTP/1.1" {
 				client = &http.Client{Transport: &http.Transport{TLSClientConfig: client.Transport.(*http.Transport).TLSClientConfig.Clone()}}
@@ -78,7 +78,7 @@ func TestStalledBody(t *testing.T) {
 // TestSlowBody: one that goes on, however slowly, is not given up.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
-	server, _ := pushServer(t, Options{StallTimeout: 2 * time.Second})
+	server, _ := pushServer(t, Options{StallTimeout: 20 * time.Second})
 	body, pipe := io.Pipe()
 	go func() {
 		for _, c := range blobText {
@@ -206,7 +206,7 @@ func dial(t *testing.T, server *httptest.Server) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return conn

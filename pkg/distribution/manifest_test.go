@@ -244,7 +244,7 @@ func TestFailuresOfPushes(t *testing.T) {
 // TestManifestsWait: no more manifests are read at once than have room in memory, and none for long.
 func TestManifestsWait(t *testing.T) {
 	t.Parallel()
-	server, _ := pushServer(t, Options{StallTimeout: 300 * time.Millisecond})
+	server, _ := pushServer(t, Options{StallTimeout: 2 * time.Second})
 	client := server.Client()
 	type outcome struct {
 		status int

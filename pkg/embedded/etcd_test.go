@@ -36,7 +36,7 @@ func startEtcd(t *testing.T, config EtcdConfig) *Etcd {
 // withClient runs do with a client of e, which is closed before e is.
 func withClient(t *testing.T, e *Etcd, do func(context.Context, *clientv3.Client)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{e.Endpoint()}, Logger: zap.NewNop()})
 	if err != nil {

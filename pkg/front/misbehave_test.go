@@ -145,7 +145,7 @@ func TestMisbehavingMirror(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			source := lab.New(t, lab.TrustedTLS)
-			e := serve(t, Config{Mirrors: mirrors{"ns": registryAt(t, source, func(_ *mirror.Config, o *mirror.Options) { o.StallTimeout = time.Second / 2 })}})
+			e := serve(t, Config{Mirrors: mirrors{"ns": registryAt(t, source, func(_ *mirror.Config, o *mirror.Options) { o.StallTimeout = 2 * time.Second })}})
 			e.put(t, "ns/app", content)
 			want(t, "a manifest", e.do(t, http.MethodPut, "/v2/ns/app/manifests/v1", manifest), "201")
 			source.Misbehave(tt.fault)

@@ -246,7 +246,9 @@ func TestResolveHostile(t *testing.T) {
 			up := serve(t, tt.answer)
 			i := newImporter(t, func(o *Options) {
 				o.Clock = clocktesting.NewFakePassiveClock(fixed)
-				o.DocumentTimeout = 2 * time.Second
+				if tt.want == Timeout {
+					o.DocumentTimeout = 2 * time.Second
+				}
 			})
 			ref := up.reference(t, "app"+tt.object)
 			if tt.object == "" {

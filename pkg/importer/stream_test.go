@@ -41,7 +41,7 @@ func (s stalling) Push(ctx context.Context, d ocispec.Descriptor, r io.Reader) e
 func TestMirrorSlowDestination(t *testing.T) {
 	t.Parallel()
 	p := publish(t)
-	const idle = 400 * time.Millisecond // machines that test are often busy
+	const idle = 2 * time.Second // machines that test are often busy
 	tests := []struct {
 		name   string
 		within time.Duration

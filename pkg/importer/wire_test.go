@@ -241,7 +241,7 @@ func TestHangs(t *testing.T) {
 		{
 			name: "slow trickle",
 			answer: func(w http.ResponseWriter, _ <-chan struct{}) {
-				tick := time.NewTicker(time.Millisecond)
+				tick := time.NewTicker(7 * time.Second / time.Duration(len(img.raw)))
 				defer tick.Stop()
 				for _, b := range img.raw {
 					w.Write([]byte{b})
@@ -249,7 +249,7 @@ func TestHangs(t *testing.T) {
 					<-tick.C
 				}
 			},
-			change: func(o *Options) { o.IdleTimeout = 200 * time.Millisecond },
+			change: func(o *Options) { o.IdleTimeout = 5 * time.Second },
 		},
 		{
 			name:   "the caller's deadline",

@@ -15,7 +15,8 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	etcdURL, peerURL := "http://127.0.0.1:"+c.ports.etcd, "http://127.0.0.1:"+c.ports.etcdPeer
 	etcd, err := c.launch("etcd", etcdURL+"/readyz", "--name", Node, "--data-dir", c.path("etcd"),
 		"--listen-client-urls", etcdURL, "--advertise-client-urls", etcdURL,
-		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", Node+"="+peerURL)
+		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", Node+"="+peerURL,
+		"--unsafe-no-fsync") // nothing of it is to outlive the machine
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func (i *installation) lives(t *testing.T, kept []string) {
 			i.runHelm(t, "upgrade", chart, "--set", i.values, "--set", "logging.verbosity=2,podAnnotations.step=upgrade")
 		}},
 		{"rollback", 6, func(t *testing.T) { i.runHelm(t, "rollback", "1") }},
-		{"a Pod is killed", 20, i.killPod},
+		{"a Pod is killed", 100, i.killPod},
 		{"containerd is restarted", 6, func(t *testing.T) {
 			if err := i.Restart(t.Context(), "containerd"); err != nil {
 				t.Fatal(err)

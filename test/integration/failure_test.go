@@ -67,12 +67,10 @@ func TestHealedSource(t *testing.T) {
 	s.awaitImport(t, namespace, "patient", func(imp *v1beta1.ImageImport) bool { return len(imp.Status.ImportAttempts) > 0 })
 	out.Misbehave(nil)
 	imp := s.finished(t, namespace, "patient")
-	var got []bool
-	for _, attempt := range imp.Status.ImportAttempts {
-		got = append(got, attempt.Succeed)
-	}
-	if diff := cmp.Diff([]bool{false, true}, got); diff != "" {
-		t.Errorf("attempts (-want +got):\n%s", diff)
+	for i, attempt := range imp.Status.ImportAttempts { // the source may have worked too late for the second
+		if last := i == len(imp.Status.ImportAttempts)-1; attempt.Succeed != last || last && i == 0 {
+			t.Errorf("attempt %d succeeded: %t", i+1, attempt.Succeed)
+		}
 	}
 	if diff := cmp.Diff([]string{s.mirrored(namespace, "app", digestOf(t, image))}, s.history(t, namespace, "app")); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)

@@ -138,7 +138,7 @@ func wrongSize(t *testing.T, bad *lab.Source) lab.Fault {
 // faultCases are the rows of the table, in its order.
 var faultCases = []faultCase{
 	// The network.
-	{name: "connection refused", host: closedHost, reason: v1beta1.ReasonUnavailable,
+	{name: "connection refused", host: fixedHost("127.0.0.1:1"), reason: v1beta1.ReasonUnavailable,
 		message: "FROM: HOST: connection refused", recorded: again},
 	{name: "no route to the host", host: fixedHost(lab.NoRoute), reason: v1beta1.ReasonUnavailable,
 		message: "FROM: HOST: no route to it", recorded: again},
@@ -238,14 +238,6 @@ var faultCases = []faultCase{
 
 // fixedHost is a host that needs nothing done.
 func fixedHost(host string) func(*testing.T) string { return func(*testing.T) string { return host } }
-
-// closedHost is one where a registry was.
-func closedHost(t *testing.T) string {
-	t.Helper()
-	closed := lab.New(t, lab.TrustedTLS)
-	closed.Close()
-	return closed.Host
-}
 
 // from returns the reference that a case imports, of a source where it has one.
 func (c *faultCase) from(t *testing.T, bad *lab.Source) (from, host string) {

@@ -11,12 +11,14 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,28 +152,13 @@ func TestHostileClient(t *testing.T) {
 // attacked returns the status and the error code that a request gets.
 func (s *server) attacked(t *testing.T, a attack) string {
 	t.Helper()
-	var body io.Reader = bytes.NewReader([]byte(a.body))
-	if a.chunked {
-		body = struct{ io.Reader }{body}
-	}
-	request, err := http.NewRequestWithContext(t.Context(), a.method, "https://"+s.registry+a.path, body)
-	if err != nil {
-		t.Error(err)
-		return ""
-	}
-	for key, value := range a.header {
-		request.Header.Set(key, value)
-	}
-	switch a.authorization {
-	case "":
-		request.Header.Set("Authorization", basic(s.token))
-	case " ":
-	default:
-		request.Header.Set("Authorization", a.authorization)
-	}
 	transport := s.transport()
 	defer transport.CloseIdleConnections()
-	response, err := transport.RoundTrip(request)
+	response, err := transport.RoundTrip(a.request(t.Context(), s))
+	for tries := 1; tries < 10 && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)); tries++ {
+		// The server does not read what is too large, and closes soon after the answer: who writes yet may miss that.
+		response, err = transport.RoundTrip(a.request(t.Context(), s))
+	}
 	if err != nil {
 		t.Errorf("%s: %v", a.name, err)
 		return ""
@@ -187,6 +174,29 @@ func (s *server) attacked(t *testing.T, a attack) string {
 		code = document.Errors[0].Code
 	}
 	return fmt.Sprintf("%d %s", response.StatusCode, code)
+}
+
+// request returns the request of an attack.
+func (a *attack) request(ctx context.Context, s *server) *http.Request {
+	var body io.Reader = bytes.NewReader([]byte(a.body))
+	if a.chunked {
+		body = struct{ io.Reader }{body}
+	}
+	request, err := http.NewRequestWithContext(ctx, a.method, "https://"+s.registry+a.path, body)
+	if err != nil {
+		panic(err) // a mistake in the table
+	}
+	for key, value := range a.header {
+		request.Header.Set(key, value)
+	}
+	switch a.authorization {
+	case "":
+		request.Header.Set("Authorization", basic(s.token))
+	case " ":
+	default:
+		request.Header.Set("Authorization", a.authorization)
+	}
+	return request
 }
 
 // openUploads begins uploads, some at once, and returns how many it could. All others are refused as too many.

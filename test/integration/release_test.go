@@ -198,15 +198,11 @@ func TestReleaseAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the releases are done", done)
-	metrics, err := s.get(t.Context(), s.apiURL+"/metrics", "Bearer "+s.token)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"tagger_mirror_releases_pending 0", `tagger_mirror_releases_ended_total{outcome="released"} 1`} {
-		if !strings.Contains(metrics.body, want+"\n") {
-			t.Errorf("the metrics do not have %s", want)
-		}
-	}
+	eventually(t, "the metrics say so too", func(ctx context.Context) (bool, error) {
+		metrics, err := s.get(ctx, s.apiURL+"/metrics", "Bearer "+s.token)
+		return err == nil && strings.Contains(metrics.body, "tagger_mirror_releases_pending 0\n") &&
+			strings.Contains(metrics.body, `tagger_mirror_releases_ended_total{outcome="released"} 1`+"\n"), err
+	})
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}

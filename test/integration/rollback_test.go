@@ -8,6 +8,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -41,16 +43,18 @@ type rollbackCase struct {
 func threeGenerations(t *testing.T, s *server, namespace string, mirror bool, interval time.Duration) rollbackCase {
 	t.Helper()
 	c := rollbackCase{s: s, namespace: namespace, out: lab.New(t, lab.TrustedTLS), kubectl: "kubectl"}
-	spec := v1beta1.ImageSpec{From: c.out.Reference("app"), Mirror: mirror}
-	if interval > 0 {
-		spec.RefreshInterval = &metav1.Duration{Duration: interval}
-	}
-	s.createImage(t, namespace, "app", spec)
+	s.createImage(t, namespace, "app", v1beta1.ImageSpec{From: c.out.Reference("app"), Mirror: mirror})
 	for range 3 {
 		content := newImage(t, ociTypes, "amd64")
 		c.out.Push(t, "app", content)
 		s.mustImport(t, namespace, "app", v1beta1.ImageImportSpec{}, v1beta1.ReasonImported)
 		c.digests = append([]string{digestOf(t, content)}, c.digests...)
+	}
+	if interval > 0 { // which is due an interval after the last import
+		if _, err := s.api.TaggerV1beta1().Images(namespace).Patch(t.Context(), "app", types.MergePatchType,
+			fmt.Appendf(nil, `{"spec":{"refreshInterval":%q}}`, interval), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	eventually(t, "the Image has forgotten the imports", func(context.Context) (bool, error) {
 		return len(s.image(t, namespace, "app").Status.RecordedImports) == 0, nil

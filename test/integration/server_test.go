@@ -37,7 +37,7 @@ import (
 
 const (
 	// patience is how long anything may take that should happen soon; machines that test are often busy.
-	patience = time.Minute
+	patience = 3 * time.Minute
 	// pollInterval is how often a condition is looked at.
 	pollInterval = 50 * time.Millisecond
 )

@@ -342,11 +342,11 @@ func TestProxyRefuses(t *testing.T) {
 // TestSilence holds that a registry port that takes requests and does not answer is given up, at first and later.
 func TestSilence(t *testing.T) {
 	t.Parallel()
-	ask := func(host string, authority []byte) error {
+	ask := func(host string, authority []byte, within time.Duration) error {
 		token := &v1beta1.RegistryToken{}
 		token.Status.Token, token.Status.ExpirationTimestamp = goodToken, metav1.NewTime(now.Add(time.Hour))
 		token.Status.Registry = v1beta1.RegistryEndpoint{Host: host, CABundle: authority}
-		routes := &routes{clock: testingclock.NewFakeClock(now), say: func(string) {}, answerTimeout: 200 * time.Millisecond}
+		routes := &routes{clock: testingclock.NewFakeClock(now), say: func(string) {}, answerTimeout: within}
 		name := remoteName{namespace: "ns", name: "myapp", tag: "latest"}
 		route, err := routes.direct(t.Context(), name, host, token)
 		if err == nil {
@@ -363,7 +363,7 @@ func TestSilence(t *testing.T) {
 		}
 		defer listener.Close()
 		host := listener.Addr().String()
-		if err := ask(host, nil); err == nil || err.Error() != host+" does not answer" {
+		if err := ask(host, nil, time.Second/5); err == nil || err.Error() != host+" does not answer" {
 			t.Errorf("unexpected error %v", err)
 		}
 	})
@@ -377,7 +377,7 @@ func TestSilence(t *testing.T) {
 			<-r.Context().Done()
 			return true
 		}
-		if err := ask(port.host(), port.authority()); err == nil || err.Error() != "could not pull ns/myapp:latest: "+port.host()+" does not answer" {
+		if err := ask(port.host(), port.authority(), 3*time.Second); err == nil || err.Error() != "could not pull ns/myapp:latest: "+port.host()+" does not answer" {
 			t.Errorf("unexpected error %v", err)
 		}
 	})

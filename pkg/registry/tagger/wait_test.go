@@ -160,8 +160,8 @@ func TestImportAnswersInProgress(t *testing.T) {
 		// atLeast is how long the request waits before.
 		atLeast time.Duration
 	}{
-		{name: "deadline", within: 2300 * time.Millisecond, atLeast: 200 * time.Millisecond},
-		{name: "deadline that leaves no time to wait", within: time.Second},
+		{name: "deadline", within: 6 * time.Second, atLeast: time.Second},
+		{name: "deadline that leaves no time to wait", within: 1900 * time.Millisecond},
 		{name: "server stops", stopping: stopping},
 		{name: "watch fails", imports: func(s imagestorage.ImportStore) imagestorage.ImportStore {
 			return unwatchable{ImportStore: s, err: apierrors.NewTooManyRequests("not yet", 1)}
@@ -260,13 +260,14 @@ func TestImportPlaces(t *testing.T) {
 	s.createImage(t, validImage())
 	r := imagestorage.NewImportREST(s.imports, s.writer, noVerifier(t), nil)
 	answers := make(chan *tagger.ImageImport, places+2)
+	ctx, fail := context.WithCancelCause(t.Context())
 	var calls sync.WaitGroup
 	t.Cleanup(calls.Wait)
 	call := func(who string) {
 		calls.Go(func() {
 			imp, err := importing(t, r, who, &tagger.ImageImport{})
 			if err != nil {
-				t.Error(err)
+				fail(err)
 			}
 			answers <- imp
 		})
@@ -283,7 +284,12 @@ func TestImportPlaces(t *testing.T) {
 	stored := make(chan string, places+2)
 	s.onImport(t, func(imp *tagger.ImageImport) { stored <- imp.Name })
 	for range places + 2 {
-		s.write(t, <-stored, finished)
+		select {
+		case name := <-stored:
+			s.write(t, name, finished)
+		case <-ctx.Done(): // what failed is not stored
+			t.Fatal(context.Cause(ctx))
+		}
 	}
 	inProgress := 0
 	for range places + 1 {
