@@ -25,8 +25,8 @@ const (
 )
 
 // Keys returns the secrets that seal uploads, of KeyBytes random bytes each, the
-// same in all servers of an endpoint. The first one seals; the others were the first
-// one less than a day ago. It is called concurrently.
+// same in all servers of an endpoint. The first one seals; those that were the first
+// one less than a day ago are among the others. It is called concurrently.
 type Keys func(ctx context.Context) ([][]byte, error)
 
 // state is what the ID of an upload says.

@@ -70,8 +70,10 @@ func newKey(at time.Time) (Key, error) {
 
 func keyName(at time.Time) string { return at.UTC().Format(time.DateOnly) }
 
-// over says whether nothing that the key has signed can be good any more.
-func (k Key) over(now time.Time) bool { return now.After(k.Until.Add(MaxLifetime + 2*clockSkew)) }
+// over says whether nothing that the key has signed, or that a secret of it is for, can be good any more.
+func (k Key) over(now time.Time) bool {
+	return now.After(k.Until.Add(max(MaxLifetime, SecretLifetime) + 2*clockSkew))
+}
 
 // signer is a key that was read.
 type signer struct {

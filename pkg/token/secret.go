@@ -10,10 +10,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
+// SecretLifetime is how long a secret is known, at least, since it was last the first one of Secrets.
+const SecretLifetime = 24 * time.Hour
+
 // Secrets returns secrets of so many bytes for a purpose, which all servers on one store derive alike: of the key that signs now, and
-// behind it those of all others that are known. What is told of one purpose says nothing of another, nor of the key.
+// behind it those of all others that are known: for SecretLifetime at least after they did. What is told of one purpose says nothing of another, nor of the key.
 func (r *Ring) Secrets(ctx context.Context, purpose string, bytes int) ([][]byte, error) {
 	current, err := r.current(ctx)
 	if err != nil {

@@ -42,4 +42,8 @@ func TestSecrets(t *testing.T) {
 	if bytes.Equal(today, tomorrow[0]) || !slices.ContainsFunc(tomorrow, func(secret []byte) bool { return bytes.Equal(secret, today) }) {
 		t.Error("the next day has the same secret, or does not know that of the day before")
 	}
+	clock.SetTime(noon.Add(12*time.Hour + SecretLifetime - time.Second))
+	if !slices.ContainsFunc(secrets(NewRing(store, host, clock), "a"), func(secret []byte) bool { return bytes.Equal(secret, today) }) {
+		t.Error("the secret of a day is not known until the next day ends")
+	}
 }
