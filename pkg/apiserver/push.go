@@ -57,7 +57,7 @@ type pusher interface {
 
 // history records what becomes of an Image. Errors are API errors.
 type history interface {
-	RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(context.Context) error) error
+	RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(ctx context.Context, tags ...string) error) error
 	RecordDeletion(ctx context.Context, namespace, name string, dgst digest.Digest, began time.Time) (*v1beta1.Image, error)
 }
 
@@ -96,18 +96,17 @@ func (b *imageBackend) PutManifest(ctx context.Context, repo distribution.Reposi
 	if err := Scheme.Convert(prepared, image, nil); err != nil {
 		return err
 	}
-	// The tag latest follows from what is recorded.
-	kept := slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return tag == latestTag })
-	tagged := false
-	err = b.history.RecordPush(ctx, image, pushed, func(ctx context.Context) error {
-		err := b.Backend.PutManifest(ctx, repo, desc, manifest, append(kept, queue.Anchor(desc.Digest)))
-		tagged = err == nil
+	pushed.Tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return tag == latestTag })
+	held := false
+	err = b.history.RecordPush(ctx, image, pushed, func(ctx context.Context, tags ...string) error {
+		err := b.Backend.PutManifest(ctx, repo, desc, manifest, tags)
+		held = held || err == nil
 		return err
 	})
 	if err == nil {
 		return nil
 	}
-	if !tagged || imageregistry.Refused(err) { // else it may be recorded, and the schedule stays suspended
+	if !held || imageregistry.Refused(err) { // else it may be recorded, and the schedule stays suspended
 		undo(ctx)
 	}
 	return fmt.Errorf("recording a push: %w", endpointError(err))
@@ -146,7 +145,7 @@ func (b *imageBackend) describe(ctx context.Context, repo distribution.Repositor
 func (b *imageBackend) DeleteTag(ctx context.Context, repo distribution.Repository, tag string) error {
 	if tag == latestTag {
 		return distribution.Explain(distribution.ErrReserved,
-			"latest follows the Image %s: roll that back, or delete the manifest by its digest", repo)
+			"latest follows the Image %s: roll that back, or delete the manifest by its digest; of an Image that was deleted it goes by itself", repo)
 	}
 	return b.Backend.DeleteTag(ctx, repo, tag)
 }
@@ -180,7 +179,7 @@ func endpointError(err error) error {
 	}
 	var kind distribution.Error
 	switch status.Status().Code {
-	case http.StatusForbidden:
+	case http.StatusForbidden, http.StatusBadRequest, http.StatusUnprocessableEntity: // also by a policy or a webhook
 		kind = distribution.ErrForbidden
 	case http.StatusConflict:
 		kind = distribution.ErrConflict
@@ -188,8 +187,6 @@ func endpointError(err error) error {
 		kind = distribution.ErrTooMany
 	case http.StatusNotFound: // the namespace
 		kind = distribution.ErrNameUnknown
-	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		kind = distribution.ErrNameInvalid
 	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		kind = distribution.ErrUnavailable
 	default:

@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"tagger.dev/tagger/pkg/apis/tagger"
@@ -58,15 +59,18 @@ func (s *steps) Prepare(ctx context.Context, name string) (*tagger.Image, func(c
 	return &tagger.Image{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}}, func(context.Context) { s.done = append(s.done, "undo") }, s.prepare
 }
 
-func (s *steps) RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(context.Context) error) error {
-	if err := tag(ctx); err != nil {
+func (s *steps) RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(context.Context, ...string) error) error {
+	if err := tag(ctx, "anchor"); err != nil {
 		return err
 	}
 	s.done = append(s.done, fmt.Sprintf("record %s/%s %s %v %d", image.Namespace, image.Name, pushed.From, pushed.Platforms, pushed.Size))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return s.record
+	if s.record != nil || len(pushed.Tags) == 0 {
+		return s.record
+	}
+	return tag(ctx, pushed.Tags...)
 }
 
 func (s *steps) RecordDeletion(_ context.Context, namespace, name string, _ digest.Digest, _ time.Time) (*v1beta1.Image, error) {
@@ -89,8 +93,10 @@ var (
 // TestPushMeaning pushes manifests under tags that mean something, or do not.
 func TestPushMeaning(t *testing.T) {
 	t.Parallel()
-	anchor := queue.Anchor(digest.FromBytes(index))
+	const anchored = "put ns/app [anchor]"
 	record := func(tag string) string { return "record ns/app tagger.example/ns/app:" + tag + " [linux/arm64] 0" }
+	policy := apierrors.NewInvalid(tagger.Kind("Image"), "app", field.ErrorList{field.Forbidden(nil, "a policy says no")})
+	webhook := apierrors.NewBadRequest("a webhook says no")
 	forbidden := apierrors.NewForbidden(tagger.Resource("images"), "app", errors.New("the push creates its Image"))
 	down := errors.New("etcd is down")
 	conflict := apierrors.NewConflict(tagger.Resource("images"), "app", errors.New("the Image was deleted meanwhile"))
@@ -105,15 +111,19 @@ func TestPushMeaning(t *testing.T) {
 		want     []string
 		err      error
 	}{
-		{name: "a tag", tags: []string{"v1"}, want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")}},
-		{name: "latest follows", tags: []string{"latest"}, want: []string{"put ns/app []", "prepare ns/app", "put ns/app [" + anchor + "]", record("latest")}},
+		{name: "a tag", tags: []string{"v1"}, want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1"), "put ns/app [v1]"}},
+		{name: "latest follows", tags: []string{"latest"}, want: []string{"put ns/app []", "prepare ns/app", anchored, record("latest")}},
 		{name: "by digest it means nothing", want: []string{"put ns/app []"}},
 		{name: "what refers to another", manifest: referring, tags: []string{"v1"}, want: []string{"put ns/app [v1]"}},
 		{name: "a tag of referrers", tags: []string{"sha256-" + hexOfOne}, want: []string{"put ns/app [sha256-" + hexOfOne + "]"}},
+		{
+			name: "what refers to another, as what the Image means", manifest: referring, tags: []string{"latest"},
+			want: []string{"put ns/app []", "prepare ns/app", anchored, "record ns/app tagger.example/ns/app:latest [] 0"},
+		},
 		{name: "a tag of cosign", tags: []string{"sha256-" + hexOfOne + ".sig"}, want: []string{"put ns/app [sha256-" + hexOfOne + ".sig]"}},
 		{
 			name: "several tags", tags: []string{"v1", "latest"},
-			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")},
+			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1"), "put ns/app [v1]"},
 		},
 		{name: "no Image can be called so", repo: distribution.Repository{Namespace: "ns", Name: "my_app"}, tags: []string{"v1"}, err: distribution.ErrNameInvalid},
 		{
@@ -125,24 +135,32 @@ func TestPushMeaning(t *testing.T) {
 			want: []string{"put ns/app []", "prepare ns/app"}, err: distribution.ErrForbidden,
 		},
 		{
+			name: "a policy forbids it", tags: []string{"v1"}, fails: steps{prepare: policy},
+			want: []string{"put ns/app []", "prepare ns/app"}, err: distribution.ErrForbidden,
+		},
+		{
+			name: "a webhook forbids it", tags: []string{"v1"}, fails: steps{prepare: webhook},
+			want: []string{"put ns/app []", "prepare ns/app"}, err: distribution.ErrForbidden,
+		},
+		{
 			name: "it cannot be tagged", tags: []string{"v1"}, fails: steps{tag: down},
-			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", "undo"}, err: down,
+			want: []string{"put ns/app []", "prepare ns/app", anchored, "undo"}, err: down,
 		},
 		{
 			name: "it is not recorded", tags: []string{"v1"}, fails: steps{record: conflict},
-			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1"), "undo"}, err: distribution.ErrConflict,
+			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1"), "undo"}, err: distribution.ErrConflict,
 		},
 		{
 			name: "it may be recorded", tags: []string{"v1"}, fails: steps{record: down},
-			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")}, err: down,
+			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1")}, err: down,
 		},
 		{
 			name: "it is recorded, without latest", tags: []string{"v1"}, fails: steps{record: unavailable},
-			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")}, err: distribution.ErrUnavailable,
+			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1")}, err: distribution.ErrUnavailable,
 		},
 		{
 			name: "the client leaves", tags: []string{"v1"}, gone: true,
-			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")},
+			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1"), "put ns/app [v1]"},
 		},
 	}
 	for _, tt := range tests {

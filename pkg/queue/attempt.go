@@ -183,8 +183,9 @@ func anchor(dgst digest.Digest) string {
 }
 
 // pointLatest lets latest at the mirror be an Image's current reference, when that is there, and nothing when it is not; set says
-// whether the mirror was written to.
-func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image) (set bool, err error) {
+// whether the mirror was written to. Nothing is asked of the mirror that has nothing of the Image: neither in its history, nor in what
+// that was before, nor waiting to be released.
+func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image, was []v1beta1.HashReference) (set bool, err error) {
 	front := current(image)
 	if front == "" {
 		return false, nil
@@ -198,10 +199,9 @@ func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image) (set
 		return true, destination.Commit(ctx, map[string]digest.Digest{"latest": dgst})
 	}
 	// What latest named is not what the Image means any more, and that is not here.
-	mirrored := slices.ContainsFunc(image.Status.HashReferences, func(ref v1beta1.HashReference) bool {
-		return strings.HasPrefix(ref.ImageReference, repository+"@")
-	})
-	if !mirrored {
+	mirrored := func(ref v1beta1.HashReference) bool { return strings.HasPrefix(ref.ImageReference, repository+"@") }
+	waiting, err := c.mirrorReleases.GetIndexer().ByIndex(byImage, image.Namespace+"/"+image.Name)
+	if (err != nil || len(waiting) == 0) && !slices.ContainsFunc(image.Status.HashReferences, mirrored) && !slices.ContainsFunc(was, mirrored) {
 		return false, nil
 	}
 	return true, destination.Untag(ctx, "latest")

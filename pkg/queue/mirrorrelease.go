@@ -127,10 +127,12 @@ func releaseName(namespace, image string, references []string) string {
 	return image + "-" + hex.EncodeToString(sum[:16])
 }
 
-// atMirror reports whether an entry of a history is of what was mirrored, be it into that repository or to where the mirror was.
-// Nothing but a copy is at another place than it came from, unless it came from the mirror itself.
+// atMirror reports whether an entry of a history is of what was mirrored or pushed, be it into that repository or to where the mirror
+// was. Nothing but a copy is at another place than it came from, unless it came from the mirror itself, by whatever host that had then.
 func atMirror(ref *v1beta1.HashReference, repository string) bool {
-	return ref.ImageReference != ref.SourceReference || repository != "" && strings.HasPrefix(ref.ImageReference, repository+"@")
+	_, path, _ := strings.Cut(repository, "/")
+	_, from, _ := strings.Cut(ref.ImageReference, "/")
+	return ref.ImageReference != ref.SourceReference || path != "" && strings.HasPrefix(from, path+"@")
 }
 
 // keeps reports whether a history has a digest at the mirror.

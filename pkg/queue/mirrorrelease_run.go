@@ -269,7 +269,7 @@ func (c *Controller) tryRelease(ctx context.Context, release *v1beta1.MirrorRele
 		}
 	}
 	if now.image == nil && again.image != nil {
-		c.followLater(ctx, again.image)
+		c.followLater(ctx, again.image, nil)
 	}
 	if len(forgotten) == 0 {
 		return found, nil

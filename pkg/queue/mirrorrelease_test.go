@@ -516,7 +516,8 @@ func TestReleaseAsked(t *testing.T) {
 // TestReleaseOfDeletedImage asks for all that an Image has at the mirror, and is held up by nothing.
 func TestReleaseOfDeletedImage(t *testing.T) {
 	c := newCluster(t)
-	image := mirroredImage(generationOf(mirrorRepo, digestA, 0))
+	pushed := at("old.example/ns/app", digest.FromString("c")) // when the mirror had another host
+	image := mirroredImage(generationOf(mirrorRepo, digestA, 0), v1beta1.HashReference{ImageReference: pushed, SourceReference: pushed})
 	image.Status.RecordedImports = []v1beta1.HashReference{generationOf(mirrorRepo, digestB, 0)}
 	c.beforeWrite(func(string, metav1.Object) error { return errors.New("etcd has no space") })
 	controller := c.idle()
@@ -524,7 +525,7 @@ func TestReleaseOfDeletedImage(t *testing.T) {
 	c.beforeWrite(nil)
 	controller.ReleaseImage(t.Context(), image)
 	controller.ReleaseImage(t.Context(), image)
-	if diff := cmp.Diff([][]string{{namespace, "app", at(mirrorRepo, digestA), at(mirrorRepo, digestB)}}, specs(c.mirrorReleases())); diff != "" {
+	if diff := cmp.Diff([][]string{{namespace, "app", at(mirrorRepo, digestA), pushed, at(mirrorRepo, digestB)}}, specs(c.mirrorReleases())); diff != "" {
 		t.Errorf("releases (-want +got):\n%s", diff)
 	}
 }

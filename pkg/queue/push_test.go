@@ -94,14 +94,21 @@ func TestRecordPush(t *testing.T) {
 			})
 			controller := c.idle()
 			c.clock.SetTime(start.Add(10 * time.Second))
-			pending := 0
+			pending, tags := 0, []string(nil)
 			if err := controller.RecordPush(t.Context(), image, Pushed{
-				From: pushedFrom, Digest: digestA, MediaType: mediaType, Size: 7, Platforms: []string{"linux/amd64"},
-			}, func(context.Context) error {
-				pending = len(c.mirrorReleases())
+				From: pushedFrom, Digest: digestA, Tags: []string{"v1"}, MediaType: mediaType, Size: 7, Platforms: []string{"linux/amd64"},
+			}, func(_ context.Context, some ...string) error {
+				if tags = append(tags, some...); len(tags) == 1 {
+					pending = len(c.mirrorReleases())
+				} else if front := c.image("app").Status.HashReferences[0]; front.ImageReference != at(mirrorRepo, digestA) {
+					t.Errorf("%v are set while the Image means %s", some, front.ImageReference)
+				}
 				return nil
 			}); err != nil {
 				t.Fatal(err)
+			}
+			if diff := cmp.Diff([]string{anchor(digestA), "v1"}, tags); diff != "" {
+				t.Errorf("tags (-want +got):\n%s", diff)
 			}
 			// What is tagged at the mirror is let go of where this process ends before the push is recorded.
 			if known := keeps(tt.before, digestA, mirrorRepo); known != (pending == 0) {
@@ -140,7 +147,14 @@ func TestRecordPushToWhatIsGone(t *testing.T) {
 	c := newCluster(t)
 	image := newImage("app", "uid-app")
 	c.put(newImage("app", "uid-other"))
-	err := c.idle().RecordPush(t.Context(), image, Pushed{From: pushedFrom, Digest: digestA}, tagged)
+	var tags []string
+	err := c.idle().RecordPush(t.Context(), image, Pushed{From: pushedFrom, Digest: digestA, Tags: []string{"v1"}}, func(_ context.Context, some ...string) error {
+		tags = append(tags, some...)
+		return nil
+	})
+	if diff := cmp.Diff([]string{anchor(digestA)}, tags); diff != "" {
+		t.Errorf("tags (-want +got):\n%s", diff)
+	}
 	if !apierrors.IsConflict(err) {
 		t.Errorf("%v, want a conflict", err)
 	}
@@ -153,7 +167,7 @@ func TestRecordPushToWhatIsGone(t *testing.T) {
 }
 
 // tagged is a push that got its tags.
-func tagged(context.Context) error { return nil }
+func tagged(context.Context, ...string) error { return nil }
 
 // TestPushWithoutLatest records pushes and deletions, and says so, where latest at the mirror cannot follow. To repeat them is to try
 // that again.

@@ -67,7 +67,9 @@ func (c *Controller) recordInImage(ctx context.Context, imp, before *v1beta1.Ima
 		return err
 	}
 	defer unlock()
+	var was []v1beta1.HashReference
 	image, err := c.updateImage(ctx, imp, func(image *v1beta1.Image) error {
+		was = image.Status.HashReferences
 		// An import that was deleted or taken over is not this attempt's any more, even if that could not be ended in time.
 		if err := c.confirm(ctx, imp, image); err != nil {
 			return err
@@ -102,7 +104,7 @@ func (c *Controller) recordInImage(ctx context.Context, imp, before *v1beta1.Ima
 		return err
 	}
 	c.withdrawRelease(ctx, image, out.release)
-	c.followLater(ctx, image)
+	c.followLater(ctx, image, was)
 	return nil
 }
 
@@ -113,26 +115,26 @@ func (c *Controller) resume(ctx context.Context, imp *v1beta1.ImageImport, out o
 		return err
 	}
 	if image, err := c.imageOf(ctx, imp); err == nil {
-		c.followLater(ctx, image)
+		c.followLater(ctx, image, nil)
 	}
 	unlock()
 	return c.succeed(ctx, imp, out)
 }
 
 // followLater is follow for what is repeated: where it fails the next import does it.
-func (c *Controller) followLater(ctx context.Context, image *v1beta1.Image) {
-	if err := c.follow(ctx, image); err != nil {
+func (c *Controller) followLater(ctx context.Context, image *v1beta1.Image, was []v1beta1.HashReference) {
+	if err := c.follow(ctx, image, was); err != nil {
 		klog.FromContext(ctx).Error(err, "Could not let latest at the mirror follow the Image")
 	}
 }
 
-// follow lets latest at the mirror name what the Image means now. It looks at the Image again afterwards: of several replicas
-// that do this at once, whichever comes last has then set what the Image means.
-func (c *Controller) follow(ctx context.Context, image *v1beta1.Image) error {
+// follow lets latest at the mirror name what an Image means now, whose history was another before. It looks at the Image again
+// afterwards: of several replicas that do this at once, whichever comes last has then set what the Image means.
+func (c *Controller) follow(ctx context.Context, image *v1beta1.Image, was []v1beta1.HashReference) error {
 	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
 	for {
-		set, err := c.pointLatest(ctx, image)
+		set, err := c.pointLatest(ctx, image, was)
 		if err == nil && !set {
 			return nil
 		}

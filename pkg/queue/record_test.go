@@ -110,6 +110,11 @@ func TestImport(t *testing.T) {
 				{Image: at(mirrorRepo, digestA), Import: "uid-0", Size: mirroredSize, Platforms: mirroredPlatforms}},
 			mirrorings: 1,
 			tags:       map[string]digest.Digest{anchor(digestA): digestA}},
+		{name: "latest goes also when nothing of the history is there any more", limit: ptr.To[int32](1),
+			steps:      []step{{digest: digestA, mirror: true, reasons: imported}, {digest: digestB, reasons: imported}},
+			want:       []generation{{Image: at(sourceRepo, digestB), Import: "uid-1", At: 10, Platforms: resolvedPlatforms}},
+			mirrorings: 1,
+			tags:       map[string]digest.Digest{anchor(digestA): digestA}},
 		{name: "after an import by a clock that was ahead", steps: []step{{digest: digestA, reasons: imported},
 			{digest: digestB, reasons: imported, before: func(c *cluster) {
 				image := c.image("app").DeepCopy()
@@ -191,6 +196,24 @@ func TestImport(t *testing.T) {
 				t.Errorf("tags at the mirror (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestLatestOfAnImageMadeAgain: what latest named of an Image of the same name that was deleted is not what the new one means.
+func TestLatestOfAnImageMadeAgain(t *testing.T) {
+	c := newCluster(t)
+	deleted := newRelease("deleted", digestA)
+	deleted.Spec.DueTime = metav1.NewTime(start.Add(week))
+	c.put(deleted)
+	c.mirror.tags["latest"] = digestA
+	image := newImage("app", "uid-app")
+	c.put(image)
+	c.run()
+	c.source.move(appFrom, digestB)
+	c.put(newImport("one", image, false))
+	c.finished("one")
+	if got := c.mirror.tagged()["latest"]; got != "" {
+		t.Errorf("latest at the mirror is %s, want none", got)
 	}
 }
 

@@ -107,11 +107,11 @@ func TestFollowEnds(t *testing.T) {
 	image := newImage("app", "uid-app")
 	image.Status.HashReferences = []v1beta1.HashReference{generationOf(mirrorRepo, digestA, 0)}
 	controller := c.idle()
-	if err := controller.follow(t.Context(), image); err != nil { // it is not there
+	if err := controller.follow(t.Context(), image, nil); err != nil { // it is not there
 		t.Error(err)
 	}
 	c.mirror.committing = func(string) error { return errors.New("refused") }
-	if err := controller.follow(t.Context(), image); err == nil {
+	if err := controller.follow(t.Context(), image, nil); err == nil {
 		t.Error("the mirror refused latest, and nothing is said of it")
 	}
 }

@@ -20,13 +20,14 @@ import (
 )
 
 // CheckPull returns an entry of an Image's history as a rollback is to record it, when the content that it names is there: all
-// of it at the mirror, where that is what it names, else the manifest at the source. Of an entry that was mirrored to where the
-// mirror is no longer it names the place where the mirror is now. Errors are those of package importer.
+// of it at the mirror, where that is what it names, else the manifest at the source. Of an entry that was mirrored, or pushed, to where
+// the mirror is no longer it names the place where the mirror is now. Errors are those of package importer.
 func (c *Controller) CheckPull(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference) (v1beta1.HashReference, error) {
 	dgst := digestOf(&entry)
 	destination, repository, err := c.Mirrors.Repository(ctx, image.Namespace, image.Name)
-	atMirror := fmt.Sprintf("%s@%s", repository, dgst)
-	if entry.ImageReference == entry.SourceReference && (err != nil || entry.ImageReference != atMirror) {
+	reference := fmt.Sprintf("%s@%s", repository, dgst)
+	copied := entry.ImageReference != entry.SourceReference || entry.ImageReference == reference
+	if !copied && (err != nil || !atMirror(&entry, repository)) {
 		return entry, c.checkSource(ctx, image, entry)
 	}
 	if err != nil {
@@ -36,13 +37,16 @@ func (c *Controller) CheckPull(ctx context.Context, image *v1beta1.Image, entry 
 	if err != nil {
 		return entry, mirrorFailure(ctx, err)
 	}
-	if !complete {
-		return entry, &importer.Error{Kind: importer.NotFound, Reference: atMirror, Err: contentGone(&entry)}
+	switch {
+	case !complete && copied:
+		return entry, &importer.Error{Kind: importer.NotFound, Reference: reference, Err: contentGone(&entry)}
+	case !complete: // it came from a registry that has the repository by the same name
+		return entry, c.checkSource(ctx, image, entry)
 	}
 	if err := destination.Commit(ctx, map[string]digest.Digest{anchor(dgst): dgst}); err != nil {
 		return entry, mirrorFailure(ctx, err)
 	}
-	entry.ImageReference = atMirror
+	entry.ImageReference = reference
 	return entry, nil
 }
 
@@ -100,7 +104,7 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 		}
 		return nil
 	}
-	placed, err := c.putInFront(ctx, image, entry, check, v1beta1.ReasonRolledBack, fmt.Sprintf("rolled back to %s of %s", digestOf(&entry), entry.From))
+	placed, err := c.putInFront(ctx, image, entry, check, v1beta1.ReasonRolledBack, fmt.Sprintf("rolled back to %s of %s", digestOf(&entry), entry.From), nil)
 	switch {
 	case errors.Is(err, errBusy):
 		return entry, false, notRecorded("others are writing to the Image and did not end in time; try again")

@@ -70,6 +70,18 @@ func TestCheckPull(t *testing.T) {
 			want:    at(mirrorRepo, digestA), tags: map[string]digest.Digest{anchor(digestA): digestA},
 		},
 		{
+			name:    "it was pushed when the mirror had another host",
+			entry:   v1beta1.HashReference{ImageReference: at("old.example/ns/app", digestA), SourceReference: at("old.example/ns/app", digestA)},
+			prepare: func(c *cluster) { c.mirror.content[digestA] = true },
+			want:    at(mirrorRepo, digestA), tags: map[string]digest.Digest{anchor(digestA): digestA},
+		},
+		{
+			name:    "at a source that has it by the same name",
+			entry:   v1beta1.HashReference{ImageReference: at("old.example/ns/app", digestA), SourceReference: at("old.example/ns/app", digestA)},
+			prepare: func(*cluster) {},
+			want:    at("old.example/ns/app", digestA), sources: 1,
+		},
+		{
 			name: "the mirror fails", entry: generationOf(mirrorRepo, digestA, 0),
 			prepare: func(c *cluster) {
 				c.mirror.completing = func(context.Context) error { return errors.New("disk on fire") }

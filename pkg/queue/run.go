@@ -210,7 +210,7 @@ var (
 var (
 	// errSuperseded is why an import is not tried again after a later one succeeded.
 	errSuperseded error = &importer.Error{Kind: v1beta1.ReasonSuperseded,
-		Err: errors.New("an import from another source that was asked for later has succeeded; import again if this one is still wanted")}
+		Err: errors.New("a push, or an import from another source that was asked for later, has succeeded; import again if this one is still wanted")}
 	// errRolledBack is why an import is not tried after the Image was rolled back.
 	errRolledBack error = &importer.Error{Kind: v1beta1.ReasonSuperseded,
 		Err: errors.New("the Image was rolled back after this import was asked for; import again if it is still wanted")}
