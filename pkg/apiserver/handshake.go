@@ -52,11 +52,20 @@ func (c *callers) of(ctx context.Context, creds distribution.Credentials) (*call
 	response, known, err := c.others.AuthenticateToken(ctx, creds.Token)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("reviewing a token: %w", err)
+		return nil, undecided("reviewing a token", err)
 	case !known:
 		return nil, distribution.ErrUnauthenticated
 	}
 	return &caller{user: response.User}, nil
+}
+
+// undecided is the error of who could not say whether something is allowed. It is no fault of the caller's, who tries again.
+func undecided(what string, err error) error {
+	if said := distribution.Error(0); errors.As(err, &said) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%s: %w: %w", what, distribution.Explain(distribution.ErrUnavailable,
+		"the cluster does not tell at this moment who you are and what you may do: try again"), err)
 }
 
 func (c *callers) ofOwn(ctx context.Context, value string) (*caller, error) {
@@ -67,7 +76,7 @@ func (c *callers) ofOwn(ctx context.Context, value string) (*caller, error) {
 	case errors.Is(err, token.ErrInvalid):
 		return nil, fmt.Errorf("%w: %w", distribution.ErrUnauthenticated, err)
 	case err != nil:
-		return nil, err
+		return nil, undecided("verifying a token", err)
 	}
 	who := claims.Identity
 	return &caller{

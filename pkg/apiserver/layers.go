@@ -5,7 +5,6 @@ package apiserver
 
 import (
 	"context"
-	"fmt"
 
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -63,7 +62,7 @@ func authorizeLayers(ctx context.Context, authz authorizer.Authorizer, caller us
 	case decision == authorizer.DecisionAllow:
 		return nil
 	case err != nil:
-		return fmt.Errorf("authorising %s of images/layers: %w", verb, err)
+		return undecided("authorising "+verb+" of images/layers", err)
 	}
 	return distribution.ErrDenied
 }

@@ -145,7 +145,7 @@ func TestProxy(t *testing.T) {
 		{name: "another slash", path: prefix + "//v2/", want: none},
 		{name: "the ping of somebody who may do nothing", user: "bob", path: prefix + "/v2/", want: answer{Status: http.StatusOK}},
 		{name: "denied", user: "bob", path: prefix + "/v2/a/app/tags/list", want: unknown},
-		{name: "nobody knows", user: "down", path: prefix + "/v2/a/app/tags/list", want: answer{Status: http.StatusInternalServerError, Code: "UNKNOWN"}},
+		{name: "nobody knows", user: "down", path: prefix + "/v2/a/app/tags/list", want: answer{Status: http.StatusServiceUnavailable, Code: "UNKNOWN"}},
 	}
 	server := serveProxy(t, newProxy(tagged{}, layersOf, distribution.Options{}), true)
 	for _, tt := range tests {
