@@ -149,6 +149,31 @@ func TestHostileClient(t *testing.T) {
 	}
 }
 
+// TestLimitsOfPushes pushes what is larger than the flags allow.
+func TestLimitsOfPushes(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), "--max-manifest-size=1Ki", "--max-blob-size=2Ki")
+	app := "/v2/" + newNamespace() + "/app"
+	oci := map[string]string{"Content-Type": ocispec.MediaTypeImageIndex}
+	index := func(n int) string {
+		head := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[],"annotations":{"a":"`
+		return head + strings.Repeat("x", n-len(head)-len(`"}}`)) + `"}}`
+	}
+	blob := func(n int) string {
+		return app + "/blobs/uploads/?digest=" + digest.FromString(strings.Repeat("x", n)).String()
+	}
+	for _, a := range []attack{
+		{name: "a manifest of 1 KiB", method: "PUT", path: app + "/manifests/v1", header: oci, body: index(1 << 10), want: "201 "},
+		{name: "and a byte", method: "PUT", path: app + "/manifests/v1", header: oci, body: index(1<<10 + 1), want: "413 SIZE_INVALID"},
+		{name: "a blob of 2 KiB", method: "POST", path: blob(2 << 10), body: strings.Repeat("x", 2<<10), want: "201 "},
+		{name: "and a byte", method: "POST", path: blob(2<<10 + 1), body: strings.Repeat("x", 2<<10+1), want: "413 SIZE_INVALID"},
+	} {
+		if got := s.attacked(t, a); got != a.want {
+			t.Errorf("%s: got %s, want %s", a.name, got, a.want)
+		}
+	}
+}
+
 // attacked returns the status and the error code that a request gets.
 func (s *server) attacked(t *testing.T, a attack) string {
 	t.Helper()

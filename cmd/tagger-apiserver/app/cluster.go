@@ -95,7 +95,6 @@ func newInCluster(ctx context.Context, o *Options, p *process) (*taggerserver.Se
 			Backend:              o.clusterBackend(mirrors, store),
 			Deleted:              newEvents(ctx, p, kube).deleted,
 			Tokens:               incluster.Tokens(kube.AuthenticationV1().TokenReviews(), append(slices.Clone(o.RegistryAudiences), registryHost), o.Authentication.CacheTTL),
-			Limits:               distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
 		},
 	}, etcd)
 	server, err := config.Complete().New(ctx)

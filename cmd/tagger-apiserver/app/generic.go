@@ -24,6 +24,7 @@ import (
 
 	taggerserver "tagger.dev/tagger/pkg/apiserver"
 	"tagger.dev/tagger/pkg/apiserver/standalone"
+	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/pkg/embedded"
 	"tagger.dev/tagger/pkg/version"
 )
@@ -107,6 +108,7 @@ func (o *Options) extraConfig(extra taggerserver.ExtraConfig, etcd *embedded.Etc
 	extra.ConcurrentImports, extra.ConcurrentImportsPerHost = o.ConcurrentImports, o.ConcurrentImportsPerHost
 	extra.AttemptTimeout, extra.DrainTimeout = o.ImportAttemptTimeout, o.DrainTimeout
 	extra.ReleaseDelay = o.MirrorReleaseDelay
+	extra.Registry.Limits = distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value(), MaxManifestBytes: o.Sources.MaxManifestSize.Value()}
 	return extra
 }
 

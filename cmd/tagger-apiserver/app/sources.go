@@ -63,7 +63,7 @@ func (o *SourceOptions) addFlags(flags *pflag.FlagSet) {
 		"Whether imports may reach loopback addresses of this machine. Link-local, multicast and cloud metadata addresses are always refused.")
 	flags.BoolVar(&o.AllowPrivate, "allow-private-sources", o.AllowPrivate,
 		"Whether imports may reach private addresses: RFC 1918, RFC 6598, RFC 4193.")
-	flags.Var(&o.MaxManifestSize, "max-manifest-size", "Largest manifest that is imported; those of one image may have eight times as much together.")
+	flags.Var(&o.MaxManifestSize, "max-manifest-size", "Largest manifest that is imported or pushed; those of one image that is imported may have eight times as much together.")
 	flags.Var(&o.MaxImageSize, "max-image-size", "Largest image that is mirrored: all distinct blobs of all platforms. 0: no limit.")
 	flags.IntVar(&o.BlobStreams, "blob-streams", o.BlobStreams, "How many blobs are read at once.")
 	flags.IntVar(&o.BlobStreamsPerHost, "blob-streams-per-host", o.BlobStreamsPerHost, "How many blobs are read at once from one registry.")

@@ -97,7 +97,6 @@ func newStandalone(ctx context.Context, o *Options, p *process) (*taggerserver.S
 				Backend:              func(front.Keys) distribution.Backend { return store },
 				Tokens:               tokens,
 				Deleted:              func(context.Context, *v1beta1.Image, digest.Digest) {}, // there are no Events, and the log has it
-				Limits:               distribution.Options{MaxBlobBytes: o.MaxBlobSize.Value()},
 			},
 			Running:        noPods,
 			CollectOrphans: true,
