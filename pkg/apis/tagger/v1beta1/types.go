@@ -75,9 +75,10 @@ type ImageStatus struct {
 	// from it.
 	// +optional
 	LastAttemptTime *metav1.Time `json:"lastAttemptTime,omitempty"`
-	// The state of the Image. "Imported" is True when the newest import recorded a reference, or a rollback did since (then
-	// the reason is RolledBack), False with a typed reason and a message when its last attempt failed; what was recorded
-	// earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were
+	// The state of the Image. "Imported" is True when the newest import recorded a reference, or a rollback or a push did since
+	// (then the reason is RolledBack or Pushed), False with a typed reason and a message when its last attempt failed; what was
+	// recorded earlier stays valid. After the current reference was deleted at the registry the reason is Deleted: True where
+	// another took its place, Unknown where none is left. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were
 	// imported, or that was rolled back.
 	// +optional
 	// +listType=map
