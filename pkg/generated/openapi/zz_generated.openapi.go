@@ -3410,7 +3410,7 @@ func schema_pkg_apis_tagger_v1beta1_ImageStatus(ref common.ReferenceCallback) co
 							},
 						},
 						SchemaProps: spec.SchemaProps{
-							Description: "The state of the Image. \"Imported\" is True when the newest import recorded a reference, or a rollback did since (then the reason is RolledBack), False with a typed reason and a message when its last attempt failed; what was recorded earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were imported, or that was rolled back.",
+							Description: "The state of the Image. \"Imported\" is True when the newest import recorded a reference, or a rollback or a push did since (then the reason is RolledBack or Pushed), False with a typed reason and a message when its last attempt failed; what was recorded earlier stays valid. After the current reference was deleted at the registry the reason is Deleted: True where another took its place, Unknown where none is left. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were imported, or that was rolled back.",
 							Type:        []string{"array"},
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{

@@ -24,9 +24,10 @@ type ImageStatusApplyConfiguration struct {
 	// When an import of the Image was last tried, whether that succeeded or not. The next refresh of spec.refreshInterval is counted
 	// from it.
 	LastAttemptTime *v1.Time `json:"lastAttemptTime,omitempty"`
-	// The state of the Image. "Imported" is True when the newest import recorded a reference, or a rollback did since (then
-	// the reason is RolledBack), False with a typed reason and a message when its last attempt failed; what was recorded
-	// earlier stays valid. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were
+	// The state of the Image. "Imported" is True when the newest import recorded a reference, or a rollback or a push did since
+	// (then the reason is RolledBack or Pushed), False with a typed reason and a message when its last attempt failed; what was
+	// recorded earlier stays valid. After the current reference was deleted at the registry the reason is Deleted: True where
+	// another took its place, Unknown where none is left. Its observedGeneration is the newest generation of the Image whose from, mirror and insecure were
 	// imported, or that was rolled back.
 	Conditions []metav1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 }
