@@ -33,7 +33,7 @@ KUBECTL    := $(KUBERNETES)/kubectl
 demo image release integration: export PATH := $(BIN):$(TOOLS):$(PATH):$(KUBERNETES)
 integration: export TAGGER_KUBECTL := $(KUBECTL)
 # Reports of the OCI conformance suite.
-integration: export TAGGER_RESULTS := $(OUTPUT)/conformance
+integration e2e: export TAGGER_RESULTS := $(OUTPUT)/conformance
 
 # A Kubernetes of one node, all of it from source but runc, iptables and iproute2. What is installed of the same name is older.
 NODE    := $(OUTPUT)/node

@@ -61,6 +61,7 @@ func TestAggregated(t *testing.T) {
 	t.Run("pull secrets", func(t *testing.T) { pullSecrets(t, x) })
 	t.Run("releases", func(t *testing.T) { releases(t, x) })
 	t.Run("mirrors", func(t *testing.T) { mirrors(t, x, source) })
+	t.Run("conformance", func(t *testing.T) { conformance(t, x, source) })
 	t.Run("quota", func(t *testing.T) { quota(t, x) })
 	t.Run("collection", func(t *testing.T) { collection(t, x, spec) })
 	t.Run("certificates", func(t *testing.T) { certificates(t, x) })
@@ -318,6 +319,9 @@ func collection(t *testing.T, x *tagger, spec v1beta1.ImageImportSpec) {
 // adminToken returns a token of somebody who may do everything.
 func (x *tagger) adminToken(t *testing.T) string {
 	t.Helper()
+	if _, err := x.kube.CoreV1().ServiceAccounts("b").Get(t.Context(), "root", metav1.GetOptions{}); err == nil {
+		return x.token(t, "b", "root")
+	}
 	if _, err := x.kube.CoreV1().ServiceAccounts("b").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "root"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

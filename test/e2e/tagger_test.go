@@ -151,8 +151,13 @@ func (x *tagger) available(t *testing.T) {
 
 // ready says what Tagger itself says of that.
 func (x *tagger) ready(ctx context.Context) error {
+	return answers(ctx, "https://127.0.0.1:"+x.port+"/readyz?verbose")
+}
+
+// answers returns nil when a program of this machine answers at a URL that all is well.
+func answers(ctx context.Context, url string) error {
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://127.0.0.1:"+x.port+"/readyz?verbose", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}

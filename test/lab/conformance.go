@@ -1,0 +1,62 @@
+// Copyright The Tagger Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"encoding/xml"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Conformance runs the conformance suite of the OCI Distribution Specification, which env tells what to try, and returns the names of
+// the tests that have failed. Its report is kept by a name in the folder that TAGGER_RESULTS says, where people read it.
+func Conformance(t *testing.T, program, name string, env ...string) []string {
+	t.Helper()
+	dir := os.Getenv("TAGGER_RESULTS") //nolint:forbidigo // this is where the tests are told
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	dir = filepath.Join(dir, name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(append(cmd.Environ(), env...), "OCI_RESULTS_DIR="+dir)
+	if out, err := cmd.CombinedOutput(); !strings.Contains(string(out), "Pass") { // it also fails where tests have
+		t.Fatalf("%v\n%s", err, out)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "junit.xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report struct {
+		Suites []struct {
+			Tests []struct {
+				Name   string `xml:"name,attr"`
+				Status string `xml:"status,attr"`
+			} `xml:"testcase"`
+		} `xml:"testsuite"`
+	}
+	if err := xml.Unmarshal(raw, &report); err != nil {
+		t.Fatal(err)
+	}
+	var failed []string
+	count := 0
+	for _, suite := range report.Suites {
+		for _, test := range suite.Tests {
+			count++
+			if test.Status == "failure" || test.Status == "error" {
+				failed = append(failed, strings.TrimPrefix(test.Name, "OCI Conformance Test/"))
+			}
+		}
+	}
+	if count < 100 {
+		t.Fatalf("the report has %d tests", count)
+	}
+	return failed
+}
