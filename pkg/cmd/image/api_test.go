@@ -68,7 +68,7 @@ type api struct {
 	current *v1beta1.ImageImport
 	refuse  *apierrors.StatusError
 	times   int
-	posted  string // the body of the import or the rollback
+	posted  string // the body of what was asked for last
 	query   url.Values
 }
 
@@ -116,6 +116,13 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case a.proxy != nil && strings.HasPrefix(resource, "images/myapp/proxy/"):
 		http.StripPrefix(prefix+"images/myapp/proxy", a.proxy).ServeHTTP(located{w, prefix + "images/myapp/proxy"}, r)
 	case a.documents[r.URL.Path] != nil:
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			a.t.Error(err)
+		}
+		a.lock.Lock()
+		a.posted = string(body)
+		a.lock.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(a.documents[r.URL.Path]); err != nil {
 			a.t.Error(err)

@@ -107,16 +107,16 @@ func (o *pullOptions) run(cmd *cobra.Command, arg string) error {
 	display.start()
 	root, err := o.resolve(ctx, route, name, *to, platform)
 	if err != nil {
-		return transferError(ctx, name, toPull, err)
+		return transferError(ctx, session, name, toPull, err)
 	}
 	transfer, err := newTransfer(ctx, route, root, display, o.clock)
 	if err != nil {
-		return transferError(ctx, name, toPull, err)
+		return transferError(ctx, session, name, toPull, err)
 	}
 	done := "pulled to " + to.String()
 	if present(ctx, transfer, *to) {
 		done = "is there already, as " + to.String()
-	} else if err := o.move(ctx, transfer, name, *to); err != nil {
+	} else if err := o.move(ctx, session, transfer, name, *to); err != nil {
 		return err
 	}
 	display.close()
@@ -150,7 +150,7 @@ func (o *pullOptions) resolve(ctx context.Context, route *route, name remoteName
 }
 
 // move moves the image to where it belongs.
-func (o *pullOptions) move(ctx context.Context, transfer *transfer, name remoteName, to local.Location) error {
+func (o *pullOptions) move(ctx context.Context, session *session, transfer *transfer, name remoteName, to local.Location) error {
 	parent := ""
 	if !to.InStore() {
 		parent = filepath.Dir(to.Path) // a disk that has the place for the archive has it for what is in it
@@ -172,7 +172,7 @@ func (o *pullOptions) move(ctx context.Context, transfer *transfer, name remoteN
 		if to.Transport != local.OCI { // a layout keeps what it got
 			err = stopped(ctx, err)
 		}
-		return transferError(ctx, name, toPull, err)
+		return transferError(ctx, session, name, toPull, err)
 	}
 	if err := destination.Finish(ctx, transfer.root, name.onHere(), name.tagHere()); err != nil {
 		return stopped(ctx, fmt.Errorf("writing %s: %w", to, err))

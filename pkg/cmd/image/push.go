@@ -132,7 +132,7 @@ func (o *pushOptions) run(cmd *cobra.Command, arg string) error {
 		err = transfer.push(ctx, route, name.tag)
 	}
 	if err != nil {
-		return transferError(ctx, name, toPush, err)
+		return transferError(ctx, session, name, toPush, err)
 	}
 	display.close()
 	pushed := newTransferred(name, route, source.Root, transfer.total(), from.String())

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,10 +23,14 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	testingclock "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
+	"tagger.dev/tagger/pkg/distribution"
 )
 
 // TestPush pushes an image for two platforms from each kind of place that can be had without a container engine, by each way.
@@ -221,16 +226,6 @@ func TestPushFails(t *testing.T) {
 		noToken   bool
 	}{
 		{
-			name: "may not push", misbehave: answering(http.StatusForbidden, `{"errors": [{"code": "DENIED", "message": "no right to update images/layers"}]}`),
-			want: "error: you may not push to ns/myapp: that needs the right to update images/layers in the namespace ns\n" +
-				"See: kubectl auth can-i update images.tagger.dev/myapp --subresource=layers --namespace ns\n",
-		},
-		{
-			name: "may not even read", misbehave: answering(http.StatusNotFound, `{"errors": [{"code": "NAME_UNKNOWN", "message": "unknown"}]}`),
-			want: "error: you may not push to ns/myapp, or there is no such namespace: that needs the right to update images/layers in the namespace ns\n" +
-				"See: kubectl auth can-i update images.tagger.dev/myapp --subresource=layers --namespace ns\n",
-		},
-		{
 			name: "a full disk", misbehave: answering(http.StatusInsufficientStorage, `{"errors": [{"code": "DENIED", "message": "the store is full"}]}`),
 			want: "error: could not push to ns/myapp:latest: the store is full\n",
 		},
@@ -298,6 +293,133 @@ func TestPushFails(t *testing.T) {
 	}
 }
 
+// TestPushRefused holds what is said where the registry refuses a push, in the words of who refuses: the hint about rights is for who
+// lacks one alone, whatever the code.
+func TestPushRefused(t *testing.T) {
+	t.Parallel()
+	const (
+		reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+		lacking = "error: you may not push to ns/myapp: that needs the right to update images/layers in the namespace ns (%s)\n" +
+			"See: kubectl auth can-i update images.tagger.dev/myapp --subresource=layers --namespace ns\n"
+		other = "error: could not push to ns/myapp:latest: %s\n"
+	)
+	policy := `admission webhook "policy.example.com" denied the request: Bilder müssen signiert sein`
+	quota := `images.tagger.dev "myapp" is forbidden: exceeded quota: count, requested: count/images.tagger.dev=1, used: 5, limited: 5`
+	tests := []struct {
+		name string
+		// at is where it is refused: blobs or manifests.
+		at      string
+		refusal error
+		// may is whether the user has the right; absent: nobody says.
+		may  *bool
+		want string
+		said string // absent: what the refusal says
+	}{
+		{name: "may read only", at: "blobs", refusal: distribution.ErrForbidden, may: ptr.To(false), want: lacking},
+		{name: "may not even read", at: "blobs", refusal: distribution.ErrDenied, may: ptr.To(false), want: lacking},
+		{name: "not let in", at: "blobs", refusal: distribution.ErrUnauthenticated, may: ptr.To(false), want: lacking},
+		{name: "a token for something else", at: "blobs", refusal: distribution.ErrInsufficientScope, may: ptr.To(true), want: other},
+		{
+			name: "no such namespace", at: "manifests", may: ptr.To(true), want: other,
+			refusal: distribution.Explain(distribution.ErrNameUnknown, `namespaces "ns" not found`),
+		},
+		{
+			name: "no mirror", at: "blobs", may: ptr.To(true), want: other,
+			refusal: distribution.Explain(distribution.ErrForbidden, "no mirror is configured, so that nothing can be pushed to the namespace ns; configure one"),
+		},
+		{name: "no place in the store", at: "blobs", refusal: distribution.ErrFull, may: ptr.To(true), want: other},
+		{name: "a full disk", at: "blobs", refusal: distribution.ErrNoSpace, want: other},
+		{name: "a tag of Tagger's", at: "manifests", refusal: distribution.ErrReserved, may: ptr.To(true), want: other},
+		{name: "a ResourceQuota", at: "manifests", refusal: distribution.Explain(distribution.ErrForbidden, "%s", quota), may: ptr.To(true), want: other},
+		{name: "a policy", at: "manifests", refusal: distribution.Explain(distribution.ErrForbidden, "%s", policy), may: ptr.To(true), want: other},
+		{name: "a policy, and no cluster to ask", at: "manifests", refusal: distribution.Explain(distribution.ErrForbidden, "%s", policy), want: other},
+		{name: "an Image cannot be called so", at: "manifests", refusal: distribution.ErrNameInvalid, want: other},
+		{name: "a path that nobody serves", at: "blobs", refusal: distribution.ErrEndpointUnknown, may: ptr.To(false), want: other},
+		{
+			name: "a policy of several lines that paints", at: "manifests", may: ptr.To(true), want: other,
+			refusal: distribution.Explain(distribution.ErrForbidden, "%s", "first\n\tsecond\x1b[31m\u202e"), said: "first second?[31m?",
+		},
+		{
+			name: "a policy that does not come to an end", at: "manifests", may: ptr.To(true), want: other,
+			refusal: distribution.Explain(distribution.ErrForbidden, "%s", strings.Repeat("ä", 2000)), said: strings.Repeat("ä", 510) + "…",
+		},
+	}
+	folder, _ := newLayout(t)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			port := newPort(t, true)
+			port.misbehave = func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.Method == http.MethodHead: // nothing is there yet
+					w.WriteHeader(http.StatusNotFound)
+				case r.Method != http.MethodGet && strings.Contains(r.URL.Path, "/"+tt.at+"/"):
+					distribution.Refuse(w, tt.refusal)
+				default:
+					return false
+				}
+				return true
+			}
+			server := published(t, port.host(), port.authority())
+			if tt.may != nil {
+				server.documents[reviews] = map[string]any{"status": map[string]any{"allowed": *tt.may}}
+			}
+			said := tt.said
+			if said == "" {
+				said = tt.refusal.Error()
+			}
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, "push", "myapp", "--from=oci:"+folder)
+			way := "pushing oci:" + folder + " to ns/myapp:latest by way of " + port.host() + "\n"
+			if diff := cmp.Diff(result{Stderr: way + fmt.Sprintf(tt.want, said), Code: 1}, got); diff != "" {
+				t.Errorf("unexpected result (-want +got):\n%s", diff)
+			}
+			if tt.want != lacking {
+				return
+			}
+			var asked authorizationv1.SelfSubjectAccessReview
+			if err := json.Unmarshal([]byte(server.posted), &asked); err != nil {
+				t.Fatal(err)
+			}
+			right := &authorizationv1.ResourceAttributes{
+				Verb: "update", Namespace: "ns", Name: "myapp", Group: "tagger.dev", Resource: "images", Subresource: "layers",
+			}
+			if diff := cmp.Diff(right, asked.Spec.ResourceAttributes); diff != "" {
+				t.Errorf("the right that the cluster was asked for (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPushBeginsAnew holds that an upload that is gone is begun anew, as often as anything is tried.
+func TestPushBeginsAnew(t *testing.T) {
+	t.Parallel()
+	for _, gone := range []int32{1, 1000} {
+		t.Run(fmt.Sprintf("%d uploads are gone", gone), func(t *testing.T) {
+			t.Parallel()
+			folder, _ := newLayout(t)
+			port := newPort(t, true)
+			var uploads atomic.Int32
+			port.misbehave = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/uploads/") || uploads.Add(1) > gone {
+					return false
+				}
+				distribution.Refuse(w, distribution.ErrUploadUnknown)
+				return true
+			}
+			server := published(t, port.host(), port.authority())
+			got := server.run(t.Context(), clock.RealClock{}, nil, "push", "myapp", "--from=oci:"+folder)
+			tries := strings.Count(got.Stderr, distribution.ErrUploadUnknown.Error()+"; trying again in ")
+			switch {
+			case gone == 1 && (got.Code != 0 || tries != 1):
+				t.Errorf("tried %d times again: %+v", tries, got)
+			case gone > 1 && (got.Code != 1 || tries != maxTries-1 ||
+				!strings.HasSuffix(got.Stderr, "error: could not push to ns/myapp:latest: "+distribution.ErrUploadUnknown.Error()+"\n")):
+				t.Errorf("tried %d times again: %+v", tries, got)
+			}
+		})
+	}
+}
+
 // TestProxyRefuses holds that a proxy that makes no connection is told apart from a registry port that fails: another way is taken then.
 func TestProxyRefuses(t *testing.T) {
 	t.Parallel()
@@ -351,7 +473,7 @@ func TestSilence(t *testing.T) {
 		route, err := routes.direct(t.Context(), name, host, token)
 		if err == nil {
 			_, err = route.Resolve(t.Context(), "latest")
-			err = transferError(t.Context(), name, toPull, err)
+			err = transferError(t.Context(), nil, name, toPull, err)
 		}
 		return err
 	}

@@ -193,7 +193,8 @@ func mayHeal(err error) bool {
 	var status apierrors.APIStatus
 	switch {
 	case errors.As(err, &answer):
-		return heals(answer.StatusCode)
+		// An upload that is gone, as some are with a server, is begun anew.
+		return heals(answer.StatusCode) || saysCode(err, errcode.ErrorCodeBlobUploadUnknown)
 	case errors.As(err, &status):
 		return heals(int(status.Status().Code))
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF):
