@@ -6,6 +6,7 @@ package image
 import (
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -24,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	testingclock "k8s.io/utils/clock/testing"
@@ -456,6 +458,112 @@ func TestProxyRefuses(t *testing.T) {
 			}
 			if got := cause(err).Error(); tt.want != "" && got != tt.want {
 				t.Errorf("want %q, got %q", tt.want, got)
+			}
+		})
+	}
+}
+
+// TestBusy holds that a registry that has no time at first is asked again, and what comes of one that never has: where there may be
+// nothing behind its port, the other way is taken.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	const way = "pushing oci:LAYOUT to ns/myapp:latest by way of "
+	folder, _ := newLayout(t)
+	tests := []struct {
+		name string
+		args []string
+		// times is how often the first question is answered so, at the port and through kube-apiserver.
+		port, through int32
+		code          int
+		want          string // on standard error
+		fails         bool
+	}{
+		{name: "a rollout", code: http.StatusServiceUnavailable, port: 2, want: way + "PORT\n"},
+		{name: "a rollout behind kube-apiserver", code: http.StatusServiceUnavailable, through: 2, args: []string{"--via=apiserver"}, want: way + "kube-apiserver\n"},
+		{
+			name: "no backend", code: http.StatusBadGateway, port: 100,
+			want: "going through kube-apiserver: PORT is not available: it answers 502 Bad Gateway\n" + way + "kube-apiserver\n",
+		},
+		{
+			name: "no backend, and no other way is wanted", code: http.StatusServiceUnavailable, port: 100, args: []string{"--via=registry"}, fails: true,
+			want: "error: PORT is not available: it answers 503 Service Unavailable\nTry again later, or go through kube-apiserver with --via=apiserver\n",
+		},
+		{
+			name: "no backend behind kube-apiserver", code: http.StatusServiceUnavailable, through: 100, args: []string{"--via=apiserver"}, fails: true,
+			want: "error: kube-apiserver is not available: it answers 503 Service Unavailable\nTry again later.\n",
+		},
+		{
+			name: "too many requests", code: http.StatusTooManyRequests, port: 100, fails: true,
+			want: "error: PORT is busy: it answers 429 Too Many Requests\nTry again later.\n",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var atPort, through atomic.Int32
+			busy := func(w http.ResponseWriter, r *http.Request, asked *atomic.Int32, times int32) bool {
+				if r.URL.Path != "/v2/" || asked.Add(1) > times {
+					return false
+				}
+				http.Error(w, "nobody here", tt.code) // as kube-apiserver's aggregator says it
+				return true
+			}
+			port := newPort(t, true)
+			port.misbehave = func(w http.ResponseWriter, r *http.Request) bool { return busy(w, r, &atPort, tt.port) }
+			server := published(t, port.host(), port.authority())
+			server.proxy = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !busy(w, r, &through, tt.through) {
+					port.handler.ServeHTTP(w, r)
+				}
+			})
+			args := append([]string{"push", "myapp", "--from=oci:" + folder, "-o", "name"}, tt.args...)
+			got := server.run(t.Context(), testingclock.NewFakeClock(now), nil, args...)
+			want := result{Stdout: "image.tagger.dev/myapp\n", Stderr: strings.NewReplacer("PORT", port.host(), "LAYOUT", folder).Replace(tt.want)}
+			if tt.fails {
+				want.Stdout, want.Code = "", 1
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("unexpected result (-want +got):\n%s", diff)
+			}
+			if asked := atPort.Load(); tt.port > maxRepeats && asked != maxRepeats+1 {
+				t.Errorf("the port was asked %d times", asked)
+			}
+		})
+	}
+}
+
+// TestRepetition holds what is repeated, and after how long.
+func TestRepetition(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		attempt int
+		code    int    // of the answer
+		after   string // its Retry-After
+		err     error
+		want    time.Duration // 0: soon; negative: never
+	}{
+		{name: "done", code: http.StatusOK, after: "1", want: -1},
+		{name: "refused", code: http.StatusForbidden, after: "1", want: -1},
+		{name: "no time", code: http.StatusServiceUnavailable},
+		{name: "no time until", code: http.StatusServiceUnavailable, after: "7", want: 7 * time.Second},
+		{name: "too many", code: http.StatusTooManyRequests, after: "8", want: 8 * time.Second},
+		{name: "no time for a week", code: http.StatusServiceUnavailable, after: "604800", want: maxPause},
+		{name: "a date", code: http.StatusServiceUnavailable, after: "Fri, 27 Nov 2026 12:00:00 GMT"},
+		{name: "often enough", attempt: maxRepeats, code: http.StatusServiceUnavailable, after: "1", want: -1},
+		{name: "Kubernetes has no time until", err: apierrors.NewTooManyRequests("busy", 9), want: 9 * time.Second},
+		{name: "Kubernetes refuses", err: apierrors.NewBadRequest("no"), want: -1},
+		{name: "no connection", err: &net.OpError{Op: "dial", Err: errors.New("refused")}, want: -1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := repetition{}.Retry(tt.attempt, &http.Response{StatusCode: tt.code, Header: http.Header{"Retry-After": {tt.after}}}, tt.err)
+			switch {
+			case err != nil:
+				t.Error(err)
+			case tt.want == 0 && (got <= 0 || got > time.Second), tt.want != 0 && got != tt.want:
+				t.Errorf("want %s, got %s", tt.want, got)
 			}
 		})
 	}

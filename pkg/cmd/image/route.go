@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,10 +37,14 @@ const (
 const (
 	// dialTimeout is how long a registry port may take to be reached, before another way is taken.
 	dialTimeout = 5 * time.Second
-	// pingTimeout is how long it may take to answer the first time.
+	// pingTimeout is how long it may take to answer the first time, or each time that this is tried.
 	pingTimeout = 30 * time.Second
 	// answerTimeout is how long it may take to answer when a request was sent: what is large is written to its disk first.
 	answerTimeout = 3 * time.Minute
+	// maxRepeats is how often a request is repeated that a registry has no time for.
+	maxRepeats = 4
+	// maxPause is how long to wait before that at most, whatever the registry says.
+	maxPause = 30 * time.Second
 	// streams is how many blobs travel at once.
 	streams = 6
 )
@@ -151,7 +156,7 @@ func (r *routes) direct(ctx context.Context, name remoteName, host string, token
 		route.PlainHTTP = true
 		err = ping(ctx, direct, &url.URL{Scheme: "http", Host: host, Path: "/v2/"})
 	}
-	unverified := (*tls.CertificateVerificationError)(nil)
+	unverified, busy := (*tls.CertificateVerificationError)(nil), (*busyError)(nil)
 	switch {
 	case err == nil:
 		return route, nil
@@ -164,7 +169,11 @@ func (r *routes) direct(ctx context.Context, name remoteName, host string, token
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case unreachable(err):
-		return nil, &unreachedError{host: host, err: cause(err)}
+		return nil, &unreachedError{fmt.Errorf("%s cannot be reached: %w", host, cause(err))}
+	case errors.As(err, &busy) && (busy.code < http.StatusInternalServerError || name.host != ""):
+		return nil, busy.at(host, "Try again later.")
+	case errors.As(err, &busy): // there may be nothing behind a load balancer
+		return nil, &unreachedError{busy.at(host, "Try again later, or go through kube-apiserver with --via="+viaAPIServer)}
 	case silent(err):
 		return nil, fmt.Errorf("%s does not answer", host)
 	case speaksNoTLS(err):
@@ -208,29 +217,42 @@ func (r *routes) throughAPIServer(ctx context.Context, name remoteName, host str
 	if apierrors.IsNotFound(err) {
 		err = errors.New("the server does not serve images/proxy, which is the way through kube-apiserver")
 	}
+	if busy := (*busyError)(nil); errors.As(err, &busy) {
+		err = busy.at(route.words, "Try again later.")
+	}
 	if err != nil {
 		return nil, err
 	}
 	return route, nil
 }
 
-// repeats is how often a request is repeated that a registry has no time for now, and after how long: as long as the registry says,
-// where it does.
-func repeats() retry.Policy {
-	return &retry.GenericPolicy{
-		Retryable: func(answer *http.Response, err error) (bool, error) {
-			return err == nil && heals(answer.StatusCode), nil
-		},
-		Backoff:  retry.DefaultBackoff,
-		MinWait:  200 * time.Millisecond,
-		MaxWait:  30 * time.Second,
-		MaxRetry: 4,
+// repetition repeats requests that a registry, or Kubernetes, has no time for now, and waits as long as that says, where it does.
+type repetition struct{}
+
+// Retry implements retry.Policy.
+func (repetition) Retry(attempt int, answer *http.Response, err error) (time.Duration, error) {
+	var seconds int
+	switch status := apierrors.APIStatus(nil); {
+	case attempt == maxRepeats:
+		return -1, nil
+	case err == nil && heals(answer.StatusCode):
+		seconds, _ = strconv.Atoi(answer.Header.Get("Retry-After")) // or a date, which is not looked at
+	case errors.As(err, &status) && mayHeal(err):
+		seconds, _ = apierrors.SuggestsClientDelay(err)
+	default:
+		return -1, nil
 	}
+	pause := time.Duration(min(seconds, int(maxPause/time.Second))) * time.Second
+	return max(pause, retry.DefaultBackoff(attempt, nil)), nil
+}
+
+func repeating(transport http.RoundTripper) http.RoundTripper {
+	return &retry.Transport{Base: transport, Policy: func() retry.Policy { return repetition{} }}
 }
 
 func newRoute(transport http.RoundTripper, host string, name remoteName) *route {
 	repository := &remote.Repository{
-		Client:          &http.Client{Transport: &retry.Transport{Base: transport, Policy: repeats}},
+		Client:          &http.Client{Transport: repeating(transport)},
 		Reference:       registry.Reference{Registry: host, Repository: name.repository()},
 		SkipReferrersGC: true,
 	}
@@ -262,37 +284,64 @@ func (r *routes) authorities(host string, published v1beta1.RegistryEndpoint) (*
 
 // ping asks a registry whether it is one, and lets us in.
 func ping(ctx context.Context, transport http.RoundTripper, at *url.URL) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
 		return err
 	}
-	answer, err := transport.RoundTrip(request)
+	answer, err := repeating(pinging{transport}).RoundTrip(request)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
-	_, _ = io.CopyN(io.Discard, answer.Body, 1<<10)
-	switch answer.StatusCode {
-	case http.StatusOK:
+	switch {
+	case answer.StatusCode == http.StatusOK:
 		return nil
-	case http.StatusUnauthorized:
+	case answer.StatusCode == http.StatusUnauthorized:
 		return errors.New("the registry does not accept the token that the cluster gave")
+	case heals(answer.StatusCode):
+		return &busyError{answer.StatusCode}
 	default:
 		return fmt.Errorf("this is no registry, which would not answer %d %s", answer.StatusCode, http.StatusText(answer.StatusCode))
 	}
 }
 
-// unreachedError is of a registry port to which no connection came about.
-type unreachedError struct {
-	host string
-	err  error
+// pinging bounds how long each answer may take, of which nothing matters but the head.
+type pinging struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (p pinging) RoundTrip(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithTimeout(request.Context(), pingTimeout)
+	defer cancel()
+	answer, err := p.next.RoundTrip(request.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	_, _ = io.CopyN(io.Discard, answer.Body, 1<<10)
+	_ = answer.Body.Close()
+	answer.Body = http.NoBody
+	return answer, nil
 }
 
-func (e *unreachedError) Error() string {
-	return fmt.Sprintf("%s cannot be reached: %v", e.host, e.err)
+// busyError is of a registry that has no time, however often it is asked.
+type busyError struct{ code int }
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("it answers %d %s", e.code, http.StatusText(e.code))
 }
+
+// at returns the error of who answers so.
+func (e *busyError) at(who, hint string) error {
+	state := "is not available"
+	if e.code == http.StatusTooManyRequests {
+		state = "is busy"
+	}
+	return &failure{err: fmt.Errorf("%s %s: %w", who, state, e), hint: hint}
+}
+
+// unreachedError is of a registry port to which no connection came about, or behind which there is nothing.
+type unreachedError struct{ err error }
+
+func (e *unreachedError) Error() string { return e.err.Error() }
 func (e *unreachedError) Unwrap() error { return e.err }
 
 // unreachable says whether no connection came about at all.
