@@ -47,8 +47,8 @@ otherwise:
 Whatever its tag, what is pushed is the current one from then on, and so what the tag latest is.
 
 An image for several platforms is pushed with all of them. Nothing is changed on the way, but that layers which docker
-or podman keeps uncompressed are compressed. What the cluster has is not sent again: a push that was interrupted goes on where it
-was when it is repeated.
+or podman keeps uncompressed are compressed. What the cluster has is not sent again: a connection that breaks is taken up where it
+broke, and a push that was interrupted goes on, by whole blobs, when it is repeated.
 
 No account is needed but that of the kubeconfig, with the right to update images/layers. The image goes to the registry
 port of the cluster or, where that cannot be reached, through kube-apiserver.
@@ -129,7 +129,7 @@ func (o *pushOptions) run(cmd *cobra.Command, arg string) error {
 	}
 	transfer, err := newTransfer(ctx, source, source.Root, display, o.clock)
 	if err == nil {
-		err = transfer.push(ctx, route, name.tag)
+		err = transfer.push(ctx, newPusher(route.Repository), name.tag)
 	}
 	if err != nil {
 		return transferError(ctx, session, name, toPush, err)

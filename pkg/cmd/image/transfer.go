@@ -17,7 +17,9 @@ import (
 
 	godigest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/net/http2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/utils/clock"
 	"oras.land/oras-go/v2"
 	"oras.land/oras-go/v2/content"
@@ -27,7 +29,7 @@ import (
 )
 
 const (
-	// maxTries is how often a transfer is begun before it is given up. What was moved is not moved again.
+	// maxTries is how often a transfer is begun before it is given up. What was moved is not moved again, nor what came of a blob.
 	maxTries = 4
 	// maxManifest is how large a manifest may be, in bytes.
 	maxManifest = 4 << 20
@@ -128,7 +130,7 @@ func (t *transfer) Fetch(ctx context.Context, blob ocispec.Descriptor) (io.ReadC
 
 func isManifest(blob ocispec.Descriptor) bool {
 	switch blob.MediaType {
-	case ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex,
+	case ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, "application/vnd.oci.artifact.manifest.v1+json",
 		"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json":
 		return true
 	}
@@ -191,12 +193,16 @@ func mayHeal(err error) bool {
 	var op net.Error
 	var answer *errcode.ErrorResponse
 	var status apierrors.APIStatus
-	switch {
+	switch torn := (*tornError)(nil); {
+	case errors.As(err, &torn):
+		return true
 	case errors.As(err, &answer):
 		// An upload that is gone, as some are with a server, is begun anew.
 		return heals(answer.StatusCode) || saysCode(err, errcode.ErrorCodeBlobUploadUnknown)
 	case errors.As(err, &status):
 		return heals(int(status.Status().Code))
+	case errors.As(err, &http2.StreamError{}), utilnet.IsHTTP2ConnectionLost(err): // of kube-apiserver
+		return true
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF):
 		return true
 	case errors.As(err, &op):
@@ -258,6 +264,20 @@ type counted struct {
 	blob     ocispec.Descriptor
 	offset   int64
 	broken   int64 // where it broke last, plus one
+}
+
+// Seek implements io.Seeker, where the source can begin in the middle.
+func (c *counted) Seek(offset int64, whence int) (int64, error) {
+	seeker, ok := c.ReadCloser.(io.Seeker)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	at, err := seeker.Seek(offset, whence)
+	if err == nil {
+		c.offset = at
+		c.transfer.note(c.blob.Digest, at)
+	}
+	return at, err
 }
 
 func (c *counted) Read(p []byte) (int, error) {
