@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // maxLinks is how many links in a row are followed in an archive.
@@ -22,6 +25,25 @@ const maxLinks = 10
 
 // errCutOff is of an archive that ends in the middle, as a copy that was interrupted.
 var errCutOff = errors.New("this archive is cut off; it ends before its last file does")
+
+// compressions are what an archive may be compressed by: how that begins, and how it is read.
+var compressions = []struct {
+	magic []byte
+	open  func(io.Reader) (io.ReadCloser, error)
+}{
+	{gzipMagic, func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }},
+	{zstdMagic, func(r io.Reader) (io.ReadCloser, error) {
+		decoder, err := zstd.NewReader(r)
+		if err != nil {
+			return nil, err
+		}
+		return decoder.IOReadCloser(), nil
+	}},
+	{[]byte("BZh"), func(r io.Reader) (io.ReadCloser, error) { return io.NopCloser(bzip2.NewReader(r)), nil }},
+	{[]byte("\xfd7zXZ\x00"), func(io.Reader) (io.ReadCloser, error) {
+		return nil, errors.New("this archive is compressed by xz, which is not read here; unpack it before, by xz --decompress")
+	}},
+}
 
 // archive is a tar archive as a file system of regular files, each of which can be read at any time and by several at once.
 type archive struct {
@@ -36,7 +58,7 @@ type entry struct {
 	link   string // what it is a link to
 }
 
-// openArchive opens a tar archive. One that is compressed by gzip is unpacked in scratch first.
+// openArchive opens a tar archive. One that is compressed is unpacked in scratch first.
 func openArchive(name, scratch string) (*archive, error) {
 	file, err := os.Open(name)
 	if err != nil {
@@ -54,16 +76,18 @@ func (a *archive) Close() error { return a.file.Close() }
 
 // index notes where each file begins.
 func (a *archive) index(scratch string) error {
-	magic := make([]byte, 2)
+	magic := make([]byte, 6) // as long as the longest
 	if _, err := io.ReadFull(a.file, magic); err != nil {
 		return errors.New("this is not an archive")
 	}
 	if _, err := a.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if bytes.Equal(magic, gzipMagic) {
-		if err := a.unpack(scratch); err != nil {
-			return err
+	for _, compression := range compressions {
+		if bytes.HasPrefix(magic, compression.magic) {
+			if err := a.unpack(compression.open, scratch); err != nil {
+				return err
+			}
 		}
 	}
 	for reader := tar.NewReader(a.file); ; {
@@ -97,18 +121,19 @@ func (a *archive) index(scratch string) error {
 }
 
 // unpack replaces a compressed archive by what is in it.
-func (a *archive) unpack(scratch string) error {
+func (a *archive) unpack(open func(io.Reader) (io.ReadCloser, error), scratch string) error {
 	compressed := a.file
 	defer func() { _ = compressed.Close() }() // it was read
-	reader, err := gzip.NewReader(bufio.NewReader(compressed))
+	reader, err := open(bufio.NewReader(compressed))
 	if err != nil {
 		return err
 	}
+	defer reader.Close()
 	if a.file, err = os.CreateTemp(scratch, "archive-*.tar"); err != nil {
 		a.file = compressed
 		return err
 	}
-	_, err = io.Copy(a.file, reader) //nolint:gosec // G110: it is the user's own file
+	_, err = io.Copy(a.file, reader)
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errCutOff

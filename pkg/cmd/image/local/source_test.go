@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"os"
@@ -81,7 +82,7 @@ func TestOpenSaved(t *testing.T) {
 		name      string
 		files     map[string]string
 		reference string
-		zip       bool
+		compress  func([]byte) []byte
 		want      []string // the types of manifest, config and layers
 		wantErr   string
 	}{
@@ -91,7 +92,12 @@ func TestOpenSaved(t *testing.T) {
 			want:  []string{dockerManifest, dockerConfig, dockerLayerGzip},
 		},
 		{
-			name: "all of it compressed", zip: true, reference: "it:1",
+			name: "all of it compressed", compress: func(body []byte) []byte { return zipped(t, body) }, reference: "it:1",
+			files: map[string]string{"manifest.json": encode(t, []savedImage{saved("it:1")}), "config.json": config(layer), "layer.tar": layer},
+			want:  []string{dockerManifest, dockerConfig, dockerLayerGzip},
+		},
+		{
+			name: "all of it compressed by zstd", compress: func(body []byte) []byte { return encoder.EncodeAll(body, nil) },
 			files: map[string]string{"manifest.json": encode(t, []savedImage{saved("it:1")}), "config.json": config(layer), "layer.tar": layer},
 			want:  []string{dockerManifest, dockerConfig, dockerLayerGzip},
 		},
@@ -140,8 +146,8 @@ func TestOpenSaved(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			body := tarred(t, tt.files)
-			if tt.zip {
-				body = zipped(t, body)
+			if tt.compress != nil {
+				body = tt.compress(body)
 			}
 			file := filepath.Join(t.TempDir(), "it.tar")
 			if err := os.WriteFile(file, body, 0o600); err != nil {
@@ -179,6 +185,12 @@ func TestOpenSaved(t *testing.T) {
 // TestOpenOfNothing holds what is said of what is no archive and no layout.
 func TestOpenOfNothing(t *testing.T) {
 	t.Parallel()
+	// What bzip2 makes of an archive of a file hello; there is nothing here that writes it.
+	bzipped, err := base64.StdEncoding.DecodeString("QlpoOTFBWSZTWTc1dEMAADRbkMmAQAB3BAAIZkSegAQAAAggAFREAAAGjQNpSNANHqAB" +
+		"Pd1R8KaQqczo1njfaXMJIbyYSaCJQxaVhaM7JYAcEU3FQFwSIvQMb4u5IpwoSBuauiGA")
+	if err != nil {
+		t.Fatal(err)
+	}
 	whole := tarred(t, map[string]string{"a": strings.Repeat("It is a text. ", 100), "b": strings.Repeat("It is a text. ", 100)})
 	tests := []struct {
 		name      string
@@ -192,6 +204,12 @@ func TestOpenOfNothing(t *testing.T) {
 		{name: "compressed text", body: zipped(t, []byte("text")), want: "NAME: this is not an archive: unexpected EOF"},
 		{name: "cut off", body: whole[:len(whole)/2], want: "NAME: this archive is cut off; it ends before its last file does"},
 		{name: "cut off, and compressed", body: zipped(t, whole)[:50], want: "NAME: this archive is cut off; it ends before its last file does"},
+		{name: "something else, compressed by bzip2", body: bzipped, want: "this is no OCI layout: open oci-layout: file does not exist"},
+		{name: "cut off, and compressed by bzip2", body: bzipped[:50], want: "NAME: this archive is cut off; it ends before its last file does"},
+		{
+			name: "compressed by xz", body: []byte("\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4F"),
+			want: "NAME: this archive is compressed by xz, which is not read here; unpack it before, by xz --decompress",
+		},
 		{name: "no folder", transport: OCI, want: "there is no such folder"},
 		{name: "a file", transport: OCI, body: whole, want: "this is a file; an archive is named by docker-archive:NAME or oci-archive:NAME"},
 		{name: "a folder of others", transport: OCI, folder: true, want: "this is no OCI layout: stat oci-layout: no such file or directory"},
