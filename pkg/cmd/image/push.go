@@ -48,7 +48,7 @@ Whatever its tag, what is pushed is the current one from then on, and so what th
 
 An image for several platforms is pushed with all of them. Nothing is changed on the way, but that layers which docker
 or podman keeps uncompressed are compressed. What the cluster has is not sent again: a connection that breaks is taken up where it
-broke, and a push that was interrupted goes on, by whole blobs, when it is repeated.
+broke, if the registry can do that, and a push that was interrupted goes on, by whole blobs, when it is repeated.
 
 No account is needed but that of the kubeconfig, with the right to update images/layers. The image goes to the registry
 port of the cluster or, where that cannot be reached, through kube-apiserver.
