@@ -194,6 +194,7 @@ func TestMisbehavingUpload(t *testing.T) {
 		{name: "it is gone", method: http.MethodPatch, want: "404 BLOB_UPLOAD_UNKNOWN", fault: lab.Answering(http.StatusNotFound, "application/json", saying("BLOB_UPLOAD_UNKNOWN"))},
 		{name: "it is elsewhere", method: http.MethodPatch, want: "416 BLOB_UPLOAD_INVALID", fault: lab.Answering(http.StatusRequestedRangeNotSatisfiable, "", "")},
 		{name: "another digest", method: http.MethodPut, want: "400 DIGEST_INVALID", words: []string{"another digest"}, fault: lab.Answering(http.StatusBadRequest, "application/json", saying("DIGEST_INVALID"))},
+		{name: "another digest, in other words", method: http.MethodPut, want: "400 DIGEST_INVALID", words: []string{"another digest"}, fault: lab.Answering(http.StatusBadRequest, "application/json", saying("BLOB_UPLOAD_INVALID"))},
 		{name: "too large", method: http.MethodPut, want: "413 SIZE_INVALID", fault: lab.Answering(http.StatusRequestEntityTooLarge, "", "SECRET")},
 		{name: "no space", method: http.MethodPut, want: "507 UNKNOWN", fault: lab.Answering(http.StatusInsufficientStorage, "", "SECRET")},
 		{name: "access is refused in the middle", method: http.MethodPatch, want: "503 UNKNOWN", fault: func(w http.ResponseWriter, r *http.Request, _ http.Handler) {

@@ -87,12 +87,14 @@ func (u *upload) Append(ctx context.Context, content io.Reader, size int64) erro
 // Commit implements distribution.Upload.
 func (u *upload) Commit(ctx context.Context, content io.Reader, size int64, dgst digest.Digest) error {
 	err := u.repository.Finish(ctx, u.session, content, size, dgst)
-	if err == nil {
-		return nil
+	kind, refused := refusal(err, distribution.ErrUploadInvalid)
+	if !refused || kind != distribution.ErrDigestInvalid && kind != distribution.ErrUploadInvalid {
+		return u.failure(err)
 	}
-	if err = u.failure(err); !errors.Is(err, distribution.ErrDigestInvalid) {
-		return err
+	if answer := (*mirror.RefusalError)(nil); errors.As(err, &answer) && answer.Status != http.StatusBadRequest {
+		return u.failure(err)
 	}
+	// Some say of the digest that it is invalid, and some of the upload.
 	return errors.Join(distribution.Explain(distribution.ErrDigestInvalid, "what was uploaded has another digest than %s, or one that the mirror does not know", dgst),
 		err, u.Cancel(context.WithoutCancel(ctx)))
 }

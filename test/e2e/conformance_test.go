@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"tagger.dev/tagger/test/cluster"
 	"tagger.dev/tagger/test/lab"
@@ -47,7 +46,7 @@ func conformance(t *testing.T, x *tagger, source string) {
 			"tag-param-sha512/":         "it keeps manifests by sha256 alone", // of the next version
 			"non-distributable-layers/": "it answers 500 to a manifest that names layers to be had elsewhere",
 		}},
-		{name: "tagger", start: startStandalone},
+		{name: "olareg", start: startOlareg},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			at := tt.start(t)
@@ -117,25 +116,17 @@ http: {addr: %q}
 	return values{"address": host, "insecure": "true"}
 }
 
-// startStandalone starts a Tagger without a cluster, which has all of the specification, and says how its registry is a mirror.
-func startStandalone(t *testing.T) values {
+// startOlareg starts a registry that has all of the specification, and says how it is a mirror.
+func startOlareg(t *testing.T) values {
 	t.Helper()
-	ports, err := cluster.FreePorts(2)
+	program := installed(t, "olareg")
+	ports, err := cluster.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, host := filepath.Join(t.TempDir(), "data"), net.JoinHostPort("127.0.0.1", ports[1])
-	background(t, "https://"+net.JoinHostPort("127.0.0.1", ports[0])+"/readyz", exec.Command("tagger-apiserver", "--standalone", "--data-dir", dir,
-		"--bind-address", "127.0.0.1", "--secure-port", ports[0], "--registry-port", ports[1]))
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "kubeconfig"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return values{"address": host, "ca": string(ca), "username": "anybody", "password": config.BearerToken}
+	host := net.JoinHostPort("127.0.0.1", ports[0])
+	background(t, "http://"+host+"/v2/", exec.Command(program, "serve", "--addr", "127.0.0.1", "--port", ports[0], "--dir", t.TempDir(), "--api-delete", "--api-blob-delete"))
+	return values{"address": host, "insecure": "true"}
 }
 
 // background runs a program until the test ends, and waits until it answers at a URL.

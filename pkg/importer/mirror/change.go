@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -23,24 +24,44 @@ import (
 // is listed there.
 func (r *Repository) PutManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tags []string) error {
 	m := manifest{desc.Digest, desc.MediaType, raw}
-	names := tags
-	if len(tags) == 0 || desc.Digest.Algorithm() != digest.Canonical { // by a tag it would get the usual digest
-		names = append([]string{desc.Digest.String()}, tags...)
-	}
-	listed := false
-	for _, name := range names {
-		a, err := r.put(ctx, name, m)
-		if err != nil {
-			return err
-		}
-		listed = listed || a.Header.Get("OCI-Subject") != ""
-		if stored := digest.Digest(a.Header.Get("Docker-Content-Digest")); stored.Validate() == nil &&
-			stored.Algorithm() == desc.Digest.Algorithm() && stored != desc.Digest {
-			return unavailable("%s has stored another manifest than %s", r.registry.endpoint, desc.Digest)
-		}
+	listed, err := r.store(ctx, m, tags)
+	if err != nil {
+		return err
 	}
 	r.remember(recent{m, tags})
 	return r.refer(ctx, m, listed, true)
+}
+
+// store puts a manifest under tags; where there are none, by its digest alone. It
+// reports whether the registry lists it as a referrer by itself.
+func (r *Repository) store(ctx context.Context, m manifest, tags []string) (listed bool, err error) {
+	put := func(name string, tags ...string) (set []string, err error) {
+		a, err := r.put(ctx, name, m, tags...)
+		if err != nil {
+			return nil, err
+		}
+		listed = listed || a.Header.Get("OCI-Subject") != ""
+		if stored := digest.Digest(a.Header.Get("Docker-Content-Digest")); stored.Validate() == nil &&
+			stored.Algorithm() == m.digest.Algorithm() && stored != m.digest {
+			return nil, unavailable("%s has stored another manifest than %s", r.registry.endpoint, m.digest)
+		}
+		return a.Header.Values("OCI-Tag"), nil
+	}
+	var set []string
+	switch {
+	case len(tags) == 0:
+		_, err = put(m.digest.String())
+	case m.digest.Algorithm() != digest.Canonical:
+		// By a tag it gets the usual digest. What comes after version 1.1 of the
+		// specification has the tags go along with the digest.
+		set, err = put(m.digest.String(), tags...)
+	}
+	for _, tag := range tags {
+		if err == nil && !slices.Contains(set, tag) {
+			_, err = put(tag)
+		}
+	}
+	return listed, err
 }
 
 // maxLooked bounds the manifests that Named reads.

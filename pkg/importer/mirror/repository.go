@@ -177,7 +177,7 @@ func (r *Repository) tag(ctx context.Context, tag string, d digest.Digest) error
 		}
 		m = recent{manifest: *found}
 	}
-	if _, err := r.put(ctx, tag, m.manifest); err != nil {
+	if _, err := r.store(ctx, m.manifest, []string{tag}); err != nil {
 		return err
 	}
 	r.remember(recent{m.manifest, append(slices.Clip(m.tags), tag)})
@@ -236,10 +236,10 @@ func (r *Repository) document(ctx context.Context, name string) (*manifest, erro
 	return &manifest{mediaType: mediaType, raw: a.body}, nil
 }
 
-// put stores a manifest under a tag or digest.
-func (r *Repository) put(ctx context.Context, name string, m manifest) (*answer, error) {
+// put stores a manifest under a tag or digest, and asks for tags beside it.
+func (r *Repository) put(ctx context.Context, name string, m manifest, tags ...string) (*answer, error) {
 	a, err := r.do(ctx, request{
-		method: http.MethodPut, path: "manifests/" + name, header: http.Header{"Content-Type": {m.mediaType}}, body: m.raw,
+		method: http.MethodPut, path: "manifests/" + name, query: url.Values{"tag": tags}, header: http.Header{"Content-Type": {m.mediaType}}, body: m.raw,
 	})
 	if err != nil {
 		return nil, err
