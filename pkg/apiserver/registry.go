@@ -4,6 +4,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -43,13 +44,16 @@ func newRegistryServer(config *RegistryConfig, backend distribution.Backend, tok
 	callers := &callers{own: tokens, others: config.Tokens}
 	options := config.Limits
 	options.Service, options.Tokens = config.Host, &handshake{callers, authz}
+	take := cmp.Or(options.TakeTimeout, distribution.DefaultTakeTimeout)
 	return &registryServer{config: config, server: &http.Server{
 		Handler:           newCounted("port", distribution.New(backend, &layersAuthorizer{callers, authz}, options)),
 		TLSConfig:         config.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		// Of what the server answers itself. The handler puts it off for as long as its answer moves.
+		WriteTimeout: take,
+		HTTP2:        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: take},
 	}}
 }
 

@@ -42,6 +42,9 @@ const (
 	maxListingsOfNamespace = 8
 )
 
+// DefaultTakeTimeout is how long nothing may be taken of an answer where the Options do not say.
+const DefaultTakeTimeout = 2 * time.Minute
+
 // Options of an endpoint. The zero value has the defaults.
 type Options struct {
 	// MaxManifestBytes is how large a pushed manifest may be. Default 4 MiB, which
@@ -52,7 +55,8 @@ type Options struct {
 	// StallTimeout ends a request whose body does not go on, and one with a manifest
 	// that has not come by then. Default one minute.
 	StallTimeout time.Duration
-	// TakeTimeout ends a request of whose answer nothing is taken. Default two minutes.
+	// TakeTimeout ends a request of whose answer nothing is taken. Default DefaultTakeTimeout. What is sent before and after the
+	// handler, and for several streams of HTTP/2 at once, is bounded by the server: WriteTimeout and HTTP2Config.WriteByteTimeout.
 	TakeTimeout time.Duration
 	// Tokens gives tokens of the handshake, for the service of the name Service.
 	// Default: none, and Basic alone is offered.
@@ -64,7 +68,7 @@ func (o Options) withDefaults() Options {
 	o.MaxManifestBytes = cmp.Or(o.MaxManifestBytes, 4<<20)
 	o.MaxBlobBytes = cmp.Or(o.MaxBlobBytes, math.MaxInt64)
 	o.StallTimeout = cmp.Or(o.StallTimeout, time.Minute)
-	o.TakeTimeout = cmp.Or(o.TakeTimeout, 2*time.Minute)
+	o.TakeTimeout = cmp.Or(o.TakeTimeout, DefaultTakeTimeout)
 	return o
 }
 
@@ -95,6 +99,7 @@ type handler struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	controller := http.NewResponseController(w)
 	response := &movingResponse{ResponseWriter: w, controller: controller, timeout: h.options.TakeTimeout}
+	response.begin(r)
 	defer response.leave()
 	h.serve(response, r, controller)
 }

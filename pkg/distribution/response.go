@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// never is when a deadline is that is put off.
+const never = 365 * 24 * time.Hour
+
 // movingResponse is an answer that its client has to take: where nothing of it is taken
 // for some time a write fails, and the answer ends.
 type movingResponse struct {
@@ -30,13 +33,18 @@ func (m *movingResponse) Write(p []byte) (int, error) {
 	return m.ResponseWriter.Write(p)
 }
 
-// leave takes the deadline away, which HTTP/1 would have hold for the next response on
-// the connection.
-func (m *movingResponse) leave() {
-	if !m.renewed.IsZero() {
-		m.setDeadline(time.Time{})
+// begin has the deadline of an HTTP/2 stream, where the server gave it one, wait for the first write: it would end an upload that
+// takes hours. It is put off and not taken away, since the server forgets one that is there when the stream ends, whatever is
+// set later. That of HTTP/1 ends writes alone.
+func (m *movingResponse) begin(r *http.Request) {
+	if r.ProtoMajor == 2 {
+		m.setDeadline(time.Now().Add(never))
 	}
 }
+
+// leave bounds what the server sends when the handler has returned: a small answer as a whole. Both protocols forget the deadline
+// with the request.
+func (m *movingResponse) leave() { m.setDeadline(time.Now().Add(m.timeout)) }
 
 // setDeadline does nothing where the client is gone, or the connection has no deadlines.
 func (m *movingResponse) setDeadline(t time.Time) { _ = m.controller.SetWriteDeadline(t) }
