@@ -90,7 +90,7 @@ type handler struct {
 	backend Backend
 	authz   Authorizer
 	options Options
-	// requests has the places of requests, manifests those of manifests that are pushed or deleted, listings those of lists, and the
+	// requests has the places of requests, manifests those of manifests that are pushed and of digests that are deleted, listings those of lists, and the
 	// others the same for each namespace. What takes a place of forms takes none of requests.
 	requests, namespaceRequests, manifests, namespaceManifests, listings, namespaceListings, forms *limit.Keyed
 }

@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // TestRequestsAreBounded: one namespace has so many requests at once, and leaves others room; none keeps its place.
@@ -47,4 +50,40 @@ func TestRequestsAreBounded(t *testing.T) {
 		}
 	}
 	get(elsewhere, http.StatusTooManyRequests)
+}
+
+// TestDeletionsWait: what a backend reads for a deletion has its place.
+func TestDeletionsWait(t *testing.T) {
+	t.Parallel()
+	backend := newPushable()
+	backend.put(repoApp, ocispec.Descriptor{Digest: blobDigest}, blobText)
+	h := New(backend, pusherAuthorizer{}, Options{StallTimeout: 50 * time.Millisecond}).(*handler)
+	remove := func(path string, want int) {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodDelete, "/v2/ns/app/"+path, nil)
+		r.Header = bearer("all")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%s: %d %s, want %d", path, w.Code, w.Body, want)
+		}
+	}
+	var releases []func()
+	for range maxManifestsOfNamespace {
+		release, ok := h.namespaceManifests.TryAcquire("ns")
+		if !ok {
+			t.Fatal("no place")
+		}
+		releases = append(releases, release)
+	}
+	remove("blobs/"+blobDigest.String(), http.StatusTooManyRequests)
+	remove("manifests/"+blobDigest.String(), http.StatusTooManyRequests)
+	remove("manifests/latest", http.StatusNotFound)
+	for _, release := range releases {
+		release()
+	}
+	remove("blobs/"+blobDigest.String(), http.StatusAccepted)
+	if !h.manifests.Idle() || !h.namespaceManifests.Idle() {
+		t.Error("a place was kept")
+	}
 }

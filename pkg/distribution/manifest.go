@@ -24,8 +24,8 @@ import (
 const (
 	// maxTagParameters bounds the tags that one push by digest may set.
 	maxTagParameters = 16
-	// maxManifests is how many manifests are pushed or deleted at once, each of which lies in
-	// memory, and maxManifestsOfNamespace how many of them to one namespace.
+	// maxManifests is how many manifests are pushed at once, or digests deleted, for which
+	// manifests lie in memory, and maxManifestsOfNamespace how many of them to one namespace.
 	maxManifests            = 32
 	maxManifestsOfNamespace = 4
 )
@@ -144,7 +144,7 @@ func tagsOf(r *http.Request, req request) ([]string, error) {
 
 // manifestPlace waits until there is room for another manifest in memory.
 func (h *handler) manifestPlace(ctx context.Context, namespace string) (release func(), err error) {
-	return h.place(ctx, "manifests are pushed or deleted", limit.Place{Of: h.namespaceManifests, Key: namespace}, limit.Place{Of: h.manifests})
+	return h.place(ctx, "manifests are pushed, or manifests and blobs deleted", limit.Place{Of: h.namespaceManifests, Key: namespace}, limit.Place{Of: h.manifests})
 }
 
 // readManifest reads a body of bounded size, in a bounded time: others wait for its
@@ -213,16 +213,18 @@ func describe(r *http.Request, req request, raw []byte) (ocispec.Descriptor, err
 
 // remove is DELETE of a tag, a manifest or a blob, section "Content Management".
 func (h *handler) remove(ctx context.Context, req request) (func(http.ResponseWriter), error) {
+	if req.digest != "" { // the store reads what is deleted, and a mirror what may name it
+		release, err := h.manifestPlace(ctx, req.repo.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
 	var err error
 	switch {
 	case req.kind == kindBlob:
 		err = h.backend.DeleteBlob(ctx, req.repo, req.digest)
 	case req.digest != "":
-		release, placeErr := h.manifestPlace(ctx, req.repo.Namespace) // the store reads what is deleted
-		if placeErr != nil {
-			return nil, placeErr
-		}
-		defer release()
 		err = h.backend.DeleteManifest(ctx, req.repo, req.digest)
 	case ReservedTag(req.tag):
 		err = ErrManifestUnknown

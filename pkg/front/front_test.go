@@ -4,18 +4,23 @@
 package front
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"k8s.io/utils/clock"
 
+	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/test/lab"
 )
 
@@ -112,6 +117,43 @@ func TestPushAndPull(t *testing.T) {
 				t.Errorf("asked of the mirror (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestManifestsWait: no manifest is read without a place, also where a mirror does not say the digest of a tag.
+func TestManifestsWait(t *testing.T) {
+	t.Parallel()
+	source := lab.New(t, lab.TrustedTLS)
+	registry := registryAt(t, source)
+	e := serve(t, Config{Mirrors: mirrors{"ns": registry}})
+	m := e.putManifest(t, "ns/app", "v1", ocispec.Manifest{Config: e.put(t, "ns/app", "{}")})
+	source.Requests()
+	source.Misbehave(lab.When(func(r *http.Request) bool { return r.Method == http.MethodHead }, lab.Answering(http.StatusOK, "", "")))
+	f, repo := New(Config{Mirrors: mirrors{"ns": registry}}), distribution.Repository{Namespace: "ns", Name: "app"}
+	var releases []func()
+	for range maxDocumentsOfNamespace {
+		release, ok := f.documentsOfNamespace.TryAcquire("ns")
+		if !ok {
+			t.Fatal("no place")
+		}
+		releases = append(releases, release)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := f.Resolve(ctx, repo, "v1"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without a place: %v", err)
+	}
+	if diff := cmp.Diff(map[string]int{}, source.Requests(), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("asked of the mirror without a place (-want +got):\n%s", diff)
+	}
+	for _, release := range releases {
+		release()
+	}
+	if desc, err := f.Resolve(t.Context(), repo, "v1"); err != nil || desc.Digest != m.Digest {
+		t.Errorf("with one: %v, %v, want %s", desc.Digest, err, m.Digest)
+	}
+	if !f.documents.Idle() || !f.documentsOfNamespace.Idle() {
+		t.Error("a place was kept")
 	}
 }
 

@@ -30,8 +30,13 @@ type remote struct {
 
 var _ distribution.Backend = (*remote)(nil)
 
-// Resolve implements distribution.Backend.
+// Resolve implements distribution.Backend. A registry that does not say the digest has the manifest be read.
 func (r *remote) Resolve(ctx context.Context, _ distribution.Repository, tag string) (ocispec.Descriptor, error) {
+	release, err := r.place(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer release()
 	desc, err := r.repository.Resolve(ctx, tag)
 	return desc, unknown(err, distribution.ErrManifestUnknown)
 }

@@ -64,8 +64,12 @@ func (r *Repository) store(ctx context.Context, m manifest, tags []string) (list
 	return listed, err
 }
 
-// maxLooked bounds the manifests that Named reads.
-const maxLooked = 256
+const (
+	// maxLooked bounds the manifests that Named reads, and lookedAtOnce how many of them
+	// lie in memory.
+	maxLooked    = 256
+	lookedAtOnce = 2
+)
 
 // Named reports whether one of the manifests that have some tags, or one below them,
 // names content, which is a blob or else a manifest. The first maxLooked are looked at.
@@ -80,7 +84,7 @@ func (r *Repository) Named(ctx context.Context, tags []string, d digest.Digest, 
 		left -= len(level)
 		var next []string
 		group, ctx := errgroup.WithContext(ctx)
-		group.SetLimit(r.registry.options.Connections)
+		group.SetLimit(lookedAtOnce)
 		for _, name := range level {
 			group.Go(func() error {
 				m, err := r.document(ctx, name)
