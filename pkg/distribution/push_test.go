@@ -174,6 +174,16 @@ func TestUploads(t *testing.T) {
 	state := func(have string) step {
 		return step{method: http.MethodGet, path: "LOCATION", want: reply{Status: http.StatusNoContent, Location: appUploads + "u1-sha256", Range: have}}
 	}
+	streamed := func(body, contentRange string, want reply) step {
+		s := patch(body, contentRange, want)
+		s.chunked = true
+		return s
+	}
+	goesOn := func(have string) step {
+		s := state(have)
+		s.path = appUploads + "u1-sha256"
+		return s
+	}
 	gone := step{method: http.MethodGet, path: appUploads + "u1-sha256", want: refused(ErrUploadUnknown)}
 	done := stored("blobs", canonicalBlob)
 	tests := []struct {
@@ -207,6 +217,22 @@ func TestUploads(t *testing.T) {
 		{name: "a chunk with the unit and the total", steps: []step{begin, patch("0123", "bytes 0-3/10", uploading("u1-sha256", "0-3"))}},
 		{name: "a chunk longer than its range", steps: []step{begin, patch("0123", "0-2", at(ErrUploadInvalid, "0-0"))}},
 		{name: "a chunk shorter than its range", steps: []step{begin, patch("0123", "0-4", at(ErrUploadInvalid, "0-0"))}},
+		{name: "a chunk of unknown length", steps: []step{begin, streamed("0123", "0-3", uploading("u1-sha256", "0-3")), put(canonicalBlob, "456789", done)}},
+		{name: "one that is longer than its range", steps: []step{
+			begin, streamed("01234", "0-2", refused(ErrUploadInvalid)), goesOn("0-2"), patch("3456", "3-6", uploading("u1-sha256", "0-6")),
+		}},
+		{name: "one that is shorter than its range", steps: []step{
+			begin, streamed("012", "0-9", refused(ErrUploadInvalid)), goesOn("0-2"), patch("3456", "3-6", uploading("u1-sha256", "0-6")),
+		}},
+		{name: "one that is shorter than the largest range", steps: []step{
+			begin, streamed("012", "0-4611686018427387903", refused(ErrUploadInvalid)), goesOn("0-2"),
+		}},
+		{name: "a last one that is shorter than its range", steps: []step{
+			begin, {
+				method: http.MethodPut, path: "LOCATION?digest=" + canonicalBlob.String(), header: map[string]string{"Content-Range": "0-10"}, body: blobText,
+				chunked: true, want: refused(ErrUploadInvalid),
+			}, goesOn("0-9"),
+		}},
 		{name: "a range that is none", steps: []step{begin, patch("0123", "from the start", at(ErrUploadInvalid, "0-0"))}},
 		{name: "a range that ends before it begins", steps: []step{begin, patch("0123", "3-0", at(ErrUploadInvalid, "0-0"))}},
 		{name: "a range beyond all numbers", steps: []step{begin, patch("0123", "0-9223372036854775808", at(ErrUploadInvalid, "0-0"))}},

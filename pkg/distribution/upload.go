@@ -6,6 +6,7 @@ package distribution
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -115,23 +116,27 @@ func (h *handler) upload(ctx context.Context, header http.Header, r *http.Reques
 		}
 		return func(w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) }, nil
 	case http.MethodPatch, http.MethodPut:
-		err := h.checkChunk(r, upload.Size())
+		length, err := h.checkChunk(r, upload.Size())
 		if errors.Is(err, ErrRangeInvalid) {
 			if refresh(ctx, upload) == nil {
-				err = h.checkChunk(r, upload.Size())
+				length, err = h.checkChunk(r, upload.Size())
 			}
 		}
 		if err != nil {
 			setProgress(header, req.repo, upload)
 			return nil, err
 		}
+		body := h.bounded(r.Body, upload.Size())
+		if r.ContentLength < 0 && length >= 0 {
+			body = &chunkReader{body, length}
+		}
 		if req.method == http.MethodPut {
-			if err := upload.Commit(ctx, h.bounded(r.Body, upload.Size()), r.ContentLength, dgst); err != nil {
+			if err := upload.Commit(ctx, body, length, dgst); err != nil {
 				return nil, bodyError(err)
 			}
 			return created(req.repo, "blobs", dgst), nil
 		}
-		if err := upload.Append(ctx, h.bounded(r.Body, upload.Size()), r.ContentLength); err != nil {
+		if err := upload.Append(ctx, body, length); err != nil {
 			return nil, bodyError(err)
 		}
 		return accepted(req.repo, upload), nil
@@ -153,20 +158,42 @@ func refresh(ctx context.Context, upload Upload) error {
 }
 
 // checkChunk refuses a chunk that does not continue an upload of that size, by its
-// Content-Range, or that makes it too large.
-func (h *handler) checkChunk(r *http.Request, size int64) error {
+// Content-Range, or that makes it too large. It returns how long it is to be, -1 where
+// nothing says so.
+func (h *handler) checkChunk(r *http.Request, size int64) (length int64, err error) {
+	length = r.ContentLength
 	if value := r.Header.Get("Content-Range"); value != "" {
 		first, last, err := parseChunkRange(value)
 		switch {
 		case err != nil:
-			return err
+			return 0, err
 		case first != size:
-			return ErrRangeInvalid
-		case r.ContentLength >= 0 && r.ContentLength != last-first+1:
-			return Explain(ErrUploadInvalid, "Content-Range and Content-Length of the chunk do not agree")
+			return 0, ErrRangeInvalid
+		case length >= 0 && length != last-first+1:
+			return 0, Explain(ErrUploadInvalid, "Content-Range and Content-Length of the chunk do not agree")
 		}
+		length = last - first + 1
 	}
-	return h.checkSize(r.ContentLength, size)
+	return length, h.checkSize(length, size)
+}
+
+// chunkReader fails where a chunk, whose length nothing but its Content-Range says, has
+// another one. What came of it is the upload's, but no more than the range has.
+type chunkReader struct {
+	io.Reader
+	room int64
+}
+
+func (c *chunkReader) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	switch {
+	case int64(n) > c.room:
+		n, err = int(c.room), Explain(ErrUploadInvalid, "the chunk is longer than its Content-Range says: ask by GET where the upload goes on")
+	case errors.Is(err, io.EOF) && int64(n) < c.room:
+		err = Explain(ErrUploadInvalid, "the chunk is shorter than its Content-Range says: ask by GET where the upload goes on")
+	}
+	c.room -= int64(n)
+	return n, err
 }
 
 // parseChunkRange parses the Content-Range of a chunk: FIRST-LAST, which is not that
@@ -178,8 +205,8 @@ func parseChunkRange(value string) (first, last int64, err error) {
 	if !ok {
 		return 0, 0, invalid
 	}
-	a, errA := strconv.ParseUint(from, 10, 63)
-	b, errB := strconv.ParseUint(to, 10, 63)
+	a, errA := strconv.ParseUint(from, 10, 62) // so that the length is a number as well
+	b, errB := strconv.ParseUint(to, 10, 62)
 	if errA != nil || errB != nil || b < a {
 		return 0, 0, invalid
 	}
