@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"tagger.dev/tagger/pkg/importer"
 )
@@ -147,7 +148,8 @@ func (r *Repository) listed(ctx context.Context, m manifest) error {
 }
 
 // offersReferrers reports whether the registry has the referrers API, for which
-// every registry that has it answers any digest with a list.
+// every registry that has it answers any digest with a list. That it has none is only
+// remembered where it says so: it may refuse one caller, or not have the repository.
 func (r *Repository) offersReferrers(ctx context.Context, subject digest.Digest) (bool, error) {
 	if known, ok := r.registry.referrers.Get(struct{}{}); ok {
 		return known.(bool), nil
@@ -160,8 +162,24 @@ func (r *Repository) offersReferrers(ctx context.Context, subject digest.Digest)
 		return false, r.registry.refused(a, "looking for what refers to "+subject.String())
 	}
 	offered := a.is(http.StatusOK)
-	r.registry.referrers.Add(struct{}{}, offered, referrersFor)
+	if offered || hasNoReferrers(a) {
+		r.registry.referrers.Add(struct{}{}, offered, referrersFor)
+	}
 	return offered, nil
+}
+
+// hasNoReferrers reports whether an answer says that there is no referrers API. Others
+// may be of what is not there, as a 404 with a code, or of who asks.
+func hasNoReferrers(a *answer) bool {
+	var document struct {
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
+	}
+	if a.is(http.StatusNotFound) && json.Unmarshal(a.body, &document) == nil && len(document.Errors) > 0 {
+		return slices.Contains([]string{"", errcode.ErrorCodeUnsupported, "METHOD_UNKNOWN"}, document.Errors[0].Code) // the last is crane's
+	}
+	return a.is(http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented)
 }
 
 // index returns the list of what refers to a subject, as its tag has it.

@@ -137,3 +137,45 @@ func TestReferrersThatNeverSettle(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoHasNoReferrers: that a registry has no API for them is remembered where it says so, and nothing else is taken for that.
+func TestWhoHasNoReferrers(t *testing.T) {
+	t.Parallel()
+	subject := describe(ocispec.MediaTypeImageManifest, []byte("subject"))
+	list := marshal(t, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{describe(ocispec.MediaTypeImageManifest, []byte("signature"))},
+	})
+	code := func(code string) string { return `{"errors":[{"code":"` + code + `"}]}` }
+	for _, tt := range []struct {
+		name       string
+		status     int
+		body       string
+		remembered bool
+	}{
+		{name: "distribution", status: 404, body: "404 page not found\n", remembered: true},
+		{name: "an endpoint that is unknown", status: 404, body: code("UNSUPPORTED"), remembered: true},
+		{name: "the registry of crane", status: 404, body: code("METHOD_UNKNOWN"), remembered: true},
+		{name: "a method that is unknown", status: 405, body: code("UNSUPPORTED"), remembered: true},
+		{name: "not implemented", status: 501, remembered: true},
+		{name: "a repository that is not there", status: 404, body: code("NAME_UNKNOWN")},
+		{name: "a project of Harbor that is not there", status: 404, body: code("NOT_FOUND")},
+		{name: "a proxy refuses", status: 403, body: "<html>"},
+		{name: "a digest that is unknown", status: 400, body: code("DIGEST_INVALID")},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dst := lab.New(t, lab.TrustedTLS)
+			app := repository(t, newRegistry(t, dst), "ns/app")
+			dst.Misbehave(lab.Only(lab.Referrers, lab.Answering(tt.status, "application/json", tt.body)))
+			if offered, err := app.offersReferrers(t.Context(), subject.Digest); err != nil || offered {
+				t.Errorf("offered: %t, %v", offered, err)
+			}
+			dst.Misbehave(lab.Only(lab.Referrers, lab.Answering(200, ocispec.MediaTypeImageIndex, string(list))))
+			found, err := app.Referrers(t.Context(), subject.Digest)
+			if err != nil || (len(found) == 0) != tt.remembered {
+				t.Errorf("found afterwards: %d, %v", len(found), err)
+			}
+		})
+	}
+}
