@@ -6,7 +6,7 @@
 // server code.
 //
 // The image store is containerd's content store, core/metadata over
-// plugins/content/local, and this package adds no storage of its own. It maps
+// plugins/content/local, and this package adds next to no storage of its own. It maps
 // our terms onto containerd's:
 //
 //   - A Kubernetes namespace is a containerd namespace of the isolated policy:
@@ -19,7 +19,7 @@
 //   - What an import has brought so far is held by a lease that expires, and so
 //     is what was pushed and is named by nothing.
 //   - An upload is an unfinished write, called upload/NAME/ID, and outlives the
-//     process.
+//     process. One of which nothing came yet is a note in the folder uploads.
 //   - What refers to a manifest that is not there is an image record
 //     NAME@SUBJECT@REFERRER that expires.
 //   - A namespace that the cluster has no more has a label that says since when.

@@ -121,6 +121,10 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 	if err != nil {
 		return nil, err
 	}
+	begun := filepath.Join(config.Dir, "uploads")
+	if err := os.MkdirAll(begun, 0o700); err != nil {
+		return nil, err
+	}
 	// Without this folder a collection ends before it comes to unfinished writes.
 	if err := os.MkdirAll(filepath.Join(root, "blobs"), 0o700); err != nil {
 		return nil, err
@@ -152,7 +156,7 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 		content:       db.ContentStore(),
 		images:        metadata.NewImageStore(db),
 		leases:        metadata.NewLeaseManager(db),
-		uploads:       newUploads(),
+		uploads:       newUploads(begun),
 		leaseDuration: defaultLeaseDuration,
 		pushDuration:  defaultPushDuration,
 		idleTimeout:   defaultIdleTimeout,
@@ -161,6 +165,9 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 	s.quota = &quota{store: s, limit: config.NamespaceBytes, used: map[string]*usage{}}
 	s.pushLeases = &pushLeases{store: s, of: map[[2]string]pushLease{}}
 	s.takeUp(ctx, left)
+	if err := s.takeUpBegun(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 

@@ -55,6 +55,7 @@ type upload struct {
 	writer    content.Writer // nil while it is closed
 	idle      *time.Timer    // closes the writer
 	counted   bool           // as one whose writer is open though nobody has it
+	stored    bool           // that it was begun, for the next process
 }
 
 // uploadKey names an upload, by containerd's namespace and reference.
@@ -206,6 +207,8 @@ func (u *upload) open(ctx context.Context) (content.Writer, error) {
 			w.Close(), u.Cancel(ctx))
 	}
 	u.writer, u.size = w, status.Offset
+	u.store.uploads.unnote(u.key) // the file says it
+	u.stored = true
 	return w, nil
 }
 
@@ -292,6 +295,9 @@ func (u *upload) close() error {
 func (u *upload) Close() (err error) {
 	defer func() { <-u.place }()
 	switch {
+	case !u.stored:
+		u.stored = true
+		return u.store.uploads.note(u)
 	case u.writer == nil:
 		return nil
 	case !u.store.uploads.joinIdle(u):

@@ -5,8 +5,12 @@ package embedded
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +34,8 @@ const (
 
 // uploads are those that are under way, by containerd's namespace and reference.
 type uploads struct {
+	// dir has a file for each of which nothing came yet.
+	dir   string
 	mu    sync.Mutex
 	known map[string]map[string]*upload
 	// idle counts the open files of those that nobody has at this moment.
@@ -37,8 +43,8 @@ type uploads struct {
 	idlers int
 }
 
-func newUploads() *uploads {
-	return &uploads{known: map[string]map[string]*upload{}, idle: map[string]int{}}
+func newUploads(dir string) *uploads {
+	return &uploads{dir: dir, known: map[string]map[string]*upload{}, idle: map[string]int{}}
 }
 
 // add makes an upload known, unless the namespace has too many.
@@ -73,6 +79,7 @@ func (s *uploads) remove(u *upload) {
 }
 
 func (s *uploads) drop(key uploadKey) {
+	s.unnote(key)
 	delete(s.known[key.namespace], key.ref)
 	if len(s.known[key.namespace]) == 0 {
 		delete(s.known, key.namespace)
@@ -161,11 +168,65 @@ func (s *Store) takeUp(ctx context.Context, left []uploadKey) {
 		}
 		u := &upload{
 			store: s, key: key, place: make(chan struct{}, 1),
-			algorithm: digest.Canonical, size: status.Offset, begun: status.StartedAt,
+			algorithm: digest.Canonical, size: status.Offset, begun: status.StartedAt, stored: true,
 		}
 		u.filled.Store(status.Offset > 0)
 		s.uploads.put(u)
 	}
+}
+
+// begunNote is what a file says of an upload of which nothing came. It is not flushed to the disk: no more is lost with it than the
+// client's first request.
+type begunNote struct {
+	Namespace string           `json:"namespace"`
+	Ref       string           `json:"ref"`
+	Algorithm digest.Algorithm `json:"algorithm"`
+	Begun     time.Time        `json:"begun"`
+}
+
+func (s *uploads) notePath(key uploadKey) string {
+	return filepath.Join(s.dir, digest.FromString(key.namespace+"/"+key.ref).Encoded())
+}
+
+// note has the next process know of an upload of which nothing came.
+func (s *uploads) note(u *upload) error {
+	if s.get(u.key) != u { // it ended
+		return nil
+	}
+	raw, err := json.Marshal(begunNote{u.key.namespace, u.key.ref, u.algorithm, u.begun})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.notePath(u.key), raw, 0o600)
+}
+
+// unnote removes the note, if there is one.
+func (s *uploads) unnote(key uploadKey) { _ = os.Remove(s.notePath(key)) }
+
+// takeUpBegun makes the uploads known of which nothing came in an earlier process, and removes what does not say such a thing.
+func (s *Store) takeUpBegun() error {
+	entries, err := os.ReadDir(s.uploads.dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		path := filepath.Join(s.uploads.dir, entry.Name())
+		var n begunNote
+		raw, err := os.ReadFile(path)
+		key := uploadKey{}
+		if err == nil && json.Unmarshal(raw, &n) == nil && strings.HasPrefix(n.Ref, uploadRefPrefix) && n.Algorithm.Available() {
+			key = uploadKey{n.Namespace, n.Ref}
+		}
+		u := &upload{store: s, key: key, place: make(chan struct{}, 1), algorithm: n.Algorithm, begun: n.Begun, stored: true}
+		if s.uploads.notePath(key) != path || u.ended(s.now()) || s.uploads.get(key) != nil {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+			continue
+		}
+		s.uploads.put(u)
+	}
+	return nil
 }
 
 // pushLeases are the leases that hold what is pushed, by namespace and repository.

@@ -44,10 +44,19 @@ func TestUploadsOutliveTheProcess(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := openStore(t, t.TempDir())
-			first, second, empty := begin(t, s, app, digest.SHA256), begin(t, s, app, digest.SHA512), begin(t, s, app, digest.SHA256)
+			first, second, empty := begin(t, s, app, digest.SHA256), begin(t, s, app, digest.SHA512), begin(t, s, app, digest.SHA512)
+			cancelled := begin(t, s, app, digest.SHA256)
 			add(t, first, "0123")
-			add(t, second, "01234")
+			release(t, second)
+			add(t, resume(t, s, app, second.ID()), "01234")
 			release(t, empty)
+			release(t, cancelled)
+			if again := resume(t, s, app, cancelled.ID()); true {
+				if err := again.Cancel(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				release(t, again)
+			}
 			held := begin(t, s, app, digest.SHA256) // somebody has it
 			s = tt.next(t, s)
 			collect(t, s)
@@ -55,7 +64,7 @@ func TestUploadsOutliveTheProcess(t *testing.T) {
 				id    string
 				size  int64
 				whole item
-			}{{first.ID(), 4, blob}, {second.ID(), 5, long}} {
+			}{{first.ID(), 4, blob}, {second.ID(), 5, long}, {empty.ID(), 0, long}} {
 				u := resume(t, s, app, after.id)
 				if u.Size() != after.size {
 					t.Errorf("%d bytes, want %d", u.Size(), after.size)
@@ -65,8 +74,81 @@ func TestUploadsOutliveTheProcess(t *testing.T) {
 				}
 				wantRead(t, s, after.whole)
 			}
-			wantGone(t, s, empty.ID()) // nothing is lost with it
-			wantGone(t, s, held.ID())
+			wantGone(t, s, held.ID()) // nobody knows of it yet
+			wantGone(t, s, cancelled.ID())
+			if left := notes(t, s); len(left) > 0 {
+				t.Errorf("notes are left: %v", left)
+			}
+		})
+	}
+}
+
+// notes returns the files of uploads of which nothing came.
+func notes(t *testing.T, s *Store) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(s.dir, "uploads", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// TestNotesOfUploads: whatever is there in their place, the store opens, and has what they say and nothing else.
+func TestNotesOfUploads(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		damage func(path string) error
+		after  time.Duration // how old it is
+		want   bool
+	}{
+		{name: "as it was", damage: func(string) error { return nil }, want: true},
+		{name: "old", damage: func(string) error { return nil }, after: emptyDuration + time.Minute},
+		{name: "cut short", damage: func(path string) error { return os.Truncate(path, 20) }},
+		{name: "empty", damage: func(path string) error { return os.Truncate(path, 0) }},
+		{name: "another's", damage: func(path string) error { return os.Rename(path, path+"x") }},
+		{name: "no upload's", damage: func(path string) error {
+			return rewrite(path, []byte(`{"namespace":"ns","ref":"x","algorithm":"sha256"}`))
+		}},
+		{name: "of no algorithm", damage: func(path string) error {
+			raw, err := os.ReadFile(path)
+			return errors.Join(err, rewrite(path, []byte(strings.Replace(string(raw), "sha256", "md5", 1))))
+		}},
+		{name: "a folder", damage: func(path string) error {
+			return errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "x"), 0o700))
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := openStore(t, t.TempDir())
+			now := time.Now().Add(-tt.after)
+			s.now = func() time.Time { return now }
+			u := begin(t, s, app, digest.SHA256)
+			release(t, u)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			names := notes(t, s)
+			if len(names) != 1 {
+				t.Fatal(names)
+			}
+			if err := tt.damage(names[0]); err != nil {
+				t.Fatal(err)
+			}
+			s = openStore(t, s.dir)
+			if !tt.want {
+				wantGone(t, s, u.ID())
+				if left := notes(t, s); len(left) > 0 {
+					t.Errorf("notes are left: %v", left)
+				}
+				return
+			}
+			s.now = func() time.Time { return time.Now().Add(emptyDuration + time.Minute) }
+			collect(t, s)
+			wantGone(t, s, u.ID())
+			if left := notes(t, s); len(left) > 0 {
+				t.Errorf("notes are left after its time: %v", left)
+			}
 		})
 	}
 }
