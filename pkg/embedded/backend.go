@@ -12,9 +12,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -218,7 +220,11 @@ func (s *Store) open(ctx context.Context, repo distribution.Repository, dgst dig
 	if err != nil {
 		return nil, err
 	}
-	return &openContent{ReaderAt: reader, desc: desc}, nil
+	namespace, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return nil, errors.Join(err, reader.Close())
+	}
+	return &openContent{ReaderAt: reader, desc: desc, unread: func() { s.asked.add(namespace, dgst) }}, nil
 }
 
 // unknown says in the terms of the endpoint that something is not there.
@@ -232,7 +238,23 @@ func unknown(err error, kind distribution.Error) error {
 // openContent is an opened file of the store.
 type openContent struct {
 	content.ReaderAt
-	desc ocispec.Descriptor
+	desc   ocispec.Descriptor
+	read   atomic.Bool
+	unread func() // is called in the end where nothing was read
+}
+
+// ReadAt implements distribution.Content.
+func (c *openContent) ReadAt(p []byte, offset int64) (int, error) {
+	c.read.Store(true)
+	return c.ReaderAt.ReadAt(p, offset)
+}
+
+// Close implements distribution.Content.
+func (c *openContent) Close() error {
+	if !c.read.Load() {
+		c.unread()
+	}
+	return c.ReaderAt.Close()
 }
 
 // Descriptor implements distribution.Content.

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata/boltutil"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
@@ -88,7 +89,7 @@ func (s *Store) DeleteBlob(ctx context.Context, repo distribution.Repository, dg
 	}))
 }
 
-// drop has a repository hold content no more, and no lease hold it, unless a manifest
+// drop has a repository hold content no more, and nothing else hold it, unless a manifest
 // of the repository names it. It runs in the transaction of ctx.
 func (s *Store) drop(ctx context.Context, repo distribution.Repository, dgst digest.Digest, kind distribution.Error) error {
 	info, err := s.held(ctx, repo, dgst)
@@ -116,6 +117,11 @@ func (s *Store) drop(ctx context.Context, repo distribution.Repository, dgst dig
 	if elsewhere {
 		return nil
 	}
+	namespace, err := namespaces.NamespaceRequired(ctx)
+	if err != nil {
+		return err
+	}
+	s.asked.remove(namespace, dgst)
 	all, err := s.leases.List(ctx)
 	if err != nil {
 		return err

@@ -17,7 +17,8 @@
 //     a namespace for them reads containerd's buckets, and has none in memory.
 //   - A tag is an image record NAME:TAG, and so a root of the collector.
 //   - What an import has brought so far is held by a lease that expires, and so
-//     is what was pushed and is named by nothing.
+//     is what was pushed and is named by nothing. What a client asked for by HEAD,
+//     and may not send again, is kept for a while without one.
 //   - An upload is an unfinished write, called upload/NAME/ID, and outlives the
 //     process. One of which nothing came yet is a note in the folder uploads.
 //   - What refers to a manifest that is not there is an image record

@@ -58,6 +58,7 @@ func (s *Store) dropGoneNamespaces(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("dropping what namespace %s had: %w", id, err)
 		}
 		if drop {
+			s.asked.forget(id)
 			dropped = append(dropped, id)
 		}
 	}

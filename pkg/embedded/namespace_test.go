@@ -84,6 +84,7 @@ func TestGoneNamespaces(t *testing.T) {
 				t.Fatal(err)
 			}
 			s = open()
+			s.asked.add("uid-1", gone[0].desc.Digest) // which nobody pushes any more
 		}, want: 7},
 	}
 	for _, step := range steps {

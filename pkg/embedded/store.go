@@ -53,6 +53,8 @@ type Store struct {
 	uploads *uploads
 	// pushLeases hold what was pushed.
 	pushLeases *pushLeases
+	// asked holds what pushes take to be there.
+	asked asked
 
 	// leaseDuration is defaultLeaseDuration, pushDuration defaultPushDuration,
 	// idleTimeout defaultIdleTimeout and now time.Now, except in tests.
@@ -164,6 +166,8 @@ func newStore(ctx context.Context, config StoreConfig, bdb *bolt.DB) (*Store, er
 	}
 	s.quota = &quota{store: s, limit: config.NamespaceBytes, used: map[string]*usage{}}
 	s.pushLeases = &pushLeases{store: s, of: map[[2]string]pushLease{}}
+	s.asked = newAsked(func() time.Time { return s.now() })
+	db.RegisterCollectibleResource(metadata.ResourceStream, s.asked) // of which there are none
 	s.takeUp(ctx, left)
 	if err := s.takeUpBegun(); err != nil {
 		return nil, err
