@@ -110,13 +110,12 @@ func (c *Controller) changeHistory(ctx context.Context, image *v1beta1.Image, ch
 	}); err != nil && !errors.Is(err, errUnchanged) {
 		return nil, err
 	}
+	var failed error
 	if then != nil {
-		if err := then(ctx); err != nil {
-			return updated, err
-		}
+		failed = then(ctx)
 	}
-	if err := c.follow(ctx, updated, was); err != nil {
-		return updated, &unfollowedError{mirrorFailure(ctx, err)}
+	if err := c.follow(ctx, updated, was); err != nil && failed == nil {
+		failed = &unfollowedError{mirrorFailure(ctx, err)}
 	}
-	return updated, nil
+	return updated, failed
 }

@@ -166,6 +166,27 @@ func TestRecordPushToWhatIsGone(t *testing.T) {
 	}
 }
 
+// TestPushWithoutTag: a push that is recorded, and whose tag cannot be set, is what latest means all the same.
+func TestPushWithoutTag(t *testing.T) {
+	c := newCluster(t)
+	image := newImage("app", "uid-app")
+	c.put(image)
+	c.mirror.content[digestA] = true
+	refused := errors.New("refused")
+	err := c.idle().RecordPush(t.Context(), image, Pushed{From: pushedFrom, Digest: digestA, Tags: []string{"v1"}}, func(_ context.Context, tags ...string) error {
+		if tags[0] == "v1" {
+			return refused
+		}
+		return nil
+	})
+	if !errors.Is(err, refused) {
+		t.Errorf("%v, want it to be said that the tag is not set", err)
+	}
+	if latest := c.mirror.tagged()["latest"]; latest != digestA || len(c.image("app").Status.HashReferences) != 1 {
+		t.Errorf("latest is %q, with the history %v", latest, places(c.image("app").Status.HashReferences))
+	}
+}
+
 // tagged is a push that got its tags.
 func tagged(context.Context, ...string) error { return nil }
 
