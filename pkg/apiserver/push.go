@@ -57,7 +57,7 @@ type pusher interface {
 
 // history records what becomes of an Image. Errors are API errors.
 type history interface {
-	RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(ctx context.Context, tags ...string) error) error
+	RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(context.Context) error) error
 	RecordDeletion(ctx context.Context, namespace, name string, dgst digest.Digest, began time.Time) (*v1beta1.Image, error)
 }
 
@@ -96,17 +96,18 @@ func (b *imageBackend) PutManifest(ctx context.Context, repo distribution.Reposi
 	if err := Scheme.Convert(prepared, image, nil); err != nil {
 		return err
 	}
-	pushed.Tags = slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return tag == latestTag })
-	held := false
-	err = b.history.RecordPush(ctx, image, pushed, func(ctx context.Context, tags ...string) error {
-		err := b.Backend.PutManifest(ctx, repo, desc, manifest, tags)
-		held = held || err == nil
+	// The tag latest follows from what is recorded.
+	kept := slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return tag == latestTag })
+	tagged := false
+	err = b.history.RecordPush(ctx, image, pushed, func(ctx context.Context) error {
+		err := b.Backend.PutManifest(ctx, repo, desc, manifest, append(kept, queue.Anchor(desc.Digest)))
+		tagged = err == nil
 		return err
 	})
 	if err == nil {
 		return nil
 	}
-	if !held || imageregistry.Refused(err) { // else it may be recorded, and the schedule stays suspended
+	if !tagged || imageregistry.Refused(err) { // else it may be recorded, and the schedule stays suspended
 		undo(ctx)
 	}
 	return fmt.Errorf("recording a push: %w", endpointError(err))

@@ -59,18 +59,15 @@ func (s *steps) Prepare(ctx context.Context, name string) (*tagger.Image, func(c
 	return &tagger.Image{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}}, func(context.Context) { s.done = append(s.done, "undo") }, s.prepare
 }
 
-func (s *steps) RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(context.Context, ...string) error) error {
-	if err := tag(ctx, "anchor"); err != nil {
+func (s *steps) RecordPush(ctx context.Context, image *v1beta1.Image, pushed queue.Pushed, tag func(context.Context) error) error {
+	if err := tag(ctx); err != nil {
 		return err
 	}
 	s.done = append(s.done, fmt.Sprintf("record %s/%s %s %v %d", image.Namespace, image.Name, pushed.From, pushed.Platforms, pushed.Size))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if s.record != nil || len(pushed.Tags) == 0 {
-		return s.record
-	}
-	return tag(ctx, pushed.Tags...)
+	return s.record
 }
 
 func (s *steps) RecordDeletion(_ context.Context, namespace, name string, _ digest.Digest, _ time.Time) (*v1beta1.Image, error) {
@@ -93,12 +90,12 @@ var (
 // TestPushMeaning pushes manifests under tags that mean something, or do not.
 func TestPushMeaning(t *testing.T) {
 	t.Parallel()
-	const anchored = "put ns/app [anchor]"
+	anchor := queue.Anchor(digest.FromBytes(index))
 	record := func(tag string) string { return "record ns/app tagger.example/ns/app:" + tag + " [linux/arm64] 0" }
-	policy := apierrors.NewInvalid(tagger.Kind("Image"), "app", field.ErrorList{field.Forbidden(nil, "a policy says no")})
-	webhook := apierrors.NewBadRequest("a webhook says no")
 	forbidden := apierrors.NewForbidden(tagger.Resource("images"), "app", errors.New("the push creates its Image"))
 	down := errors.New("etcd is down")
+	policy := apierrors.NewInvalid(tagger.Kind("Image"), "app", field.ErrorList{field.Forbidden(nil, "a policy says no")})
+	webhook := apierrors.NewBadRequest("a webhook says no")
 	conflict := apierrors.NewConflict(tagger.Resource("images"), "app", errors.New("the Image was deleted meanwhile"))
 	unavailable := apierrors.NewServiceUnavailable("the push was recorded, but latest could not follow")
 	tests := []struct {
@@ -111,19 +108,19 @@ func TestPushMeaning(t *testing.T) {
 		want     []string
 		err      error
 	}{
-		{name: "a tag", tags: []string{"v1"}, want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1"), "put ns/app [v1]"}},
-		{name: "latest follows", tags: []string{"latest"}, want: []string{"put ns/app []", "prepare ns/app", anchored, record("latest")}},
+		{name: "a tag", tags: []string{"v1"}, want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")}},
+		{name: "latest follows", tags: []string{"latest"}, want: []string{"put ns/app []", "prepare ns/app", "put ns/app [" + anchor + "]", record("latest")}},
 		{name: "by digest it means nothing", want: []string{"put ns/app []"}},
 		{name: "what refers to another", manifest: referring, tags: []string{"v1"}, want: []string{"put ns/app [v1]"}},
 		{name: "a tag of referrers", tags: []string{"sha256-" + hexOfOne}, want: []string{"put ns/app [sha256-" + hexOfOne + "]"}},
 		{
 			name: "what refers to another, as what the Image means", manifest: referring, tags: []string{"latest"},
-			want: []string{"put ns/app []", "prepare ns/app", anchored, "record ns/app tagger.example/ns/app:latest [] 0"},
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [" + queue.Anchor(digest.FromBytes(referring)) + "]", "record ns/app tagger.example/ns/app:latest [] 0"},
 		},
 		{name: "a tag of cosign", tags: []string{"sha256-" + hexOfOne + ".sig"}, want: []string{"put ns/app [sha256-" + hexOfOne + ".sig]"}},
 		{
 			name: "several tags", tags: []string{"v1", "latest"},
-			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1"), "put ns/app [v1]"},
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")},
 		},
 		{name: "no Image can be called so", repo: distribution.Repository{Namespace: "ns", Name: "my_app"}, tags: []string{"v1"}, err: distribution.ErrNameInvalid},
 		{
@@ -144,23 +141,23 @@ func TestPushMeaning(t *testing.T) {
 		},
 		{
 			name: "it cannot be tagged", tags: []string{"v1"}, fails: steps{tag: down},
-			want: []string{"put ns/app []", "prepare ns/app", anchored, "undo"}, err: down,
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", "undo"}, err: down,
 		},
 		{
 			name: "it is not recorded", tags: []string{"v1"}, fails: steps{record: conflict},
-			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1"), "undo"}, err: distribution.ErrConflict,
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1"), "undo"}, err: distribution.ErrConflict,
 		},
 		{
 			name: "it may be recorded", tags: []string{"v1"}, fails: steps{record: down},
-			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1")}, err: down,
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")}, err: down,
 		},
 		{
 			name: "it is recorded, without latest", tags: []string{"v1"}, fails: steps{record: unavailable},
-			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1")}, err: distribution.ErrUnavailable,
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")}, err: distribution.ErrUnavailable,
 		},
 		{
 			name: "the client leaves", tags: []string{"v1"}, gone: true,
-			want: []string{"put ns/app []", "prepare ns/app", anchored, record("v1"), "put ns/app [v1]"},
+			want: []string{"put ns/app []", "prepare ns/app", "put ns/app [v1 " + anchor + "]", record("v1")},
 		},
 	}
 	for _, tt := range tests {

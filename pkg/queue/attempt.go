@@ -10,9 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
 	"tagger.dev/tagger/pkg/apis/tagger/v1beta1"
@@ -123,7 +125,7 @@ func (c *Controller) keep(ctx context.Context, req request, src importer.Source,
 		}
 	}
 	// What may fail after this is not what the image needs.
-	if !keeps(history, resolved.Digest, repository) {
+	if !has(history, out.ref.ImageReference) {
 		out.release = c.releaseUnlessRecorded(ctx, req.namespace, req.image, out.ref.ImageReference)
 	}
 	if err := destination.Commit(ctx, map[string]digest.Digest{anchor(resolved.Digest): resolved.Digest}); err != nil {
@@ -204,5 +206,10 @@ func (c *Controller) pointLatest(ctx context.Context, image *v1beta1.Image, was 
 	if (err != nil || len(waiting) == 0) && !slices.ContainsFunc(image.Status.HashReferences, mirrored) && !slices.ContainsFunc(was, mirrored) {
 		return false, nil
 	}
-	return true, destination.Untag(ctx, "latest")
+	err = destination.Untag(ctx, "latest")
+	if errdefs.IsNotImplemented(err) {
+		klog.FromContext(ctx).Info("The mirror does not let tags be deleted: latest stays what the Image does not mean any more", "repository", repository)
+		return false, nil
+	}
+	return true, err
 }

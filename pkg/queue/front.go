@@ -33,9 +33,9 @@ type placed struct {
 // putInFront records an entry, whose ImportUID nothing else has, as resolved now and in front of an Image's history, whatever else
 // was recorded meanwhile, unless check fails. Where it is in front already none is added. The condition gets reason and message, and
 // the mirror's latest follows. It fails with errBusy, with errImageGone when the Image is gone or was made again since it was read,
-// with what check says, or with an API error; where what follows fails, see changeHistory, what was recorded is returned as well.
+// with what check says, or with an API error; with an unfollowedError what was recorded is returned as well.
 func (c *Controller) putInFront(ctx context.Context, image *v1beta1.Image, entry v1beta1.HashReference, check func(*v1beta1.ImageStatus) error,
-	reason, message string, then func(context.Context) error) (placed, error) {
+	reason, message string) (placed, error) {
 	done := placed{entry: entry}
 	updated, err := c.changeHistory(ctx, image, func(current *v1beta1.Image) error {
 		status := &current.Status
@@ -53,7 +53,7 @@ func (c *Controller) putInFront(ctx context.Context, image *v1beta1.Image, entry
 		done.dropped = entryOf(history, digestOf(&entry)) == nil
 		c.setCondition(&status.Conditions, current.Generation, metav1.ConditionTrue, reason, message)
 		return nil
-	}, then)
+	})
 	if updated == nil {
 		return done, err
 	}
@@ -76,11 +76,9 @@ func (e *unfollowedError) Error() string {
 
 func (e *unfollowedError) Unwrap() error { return e.failure }
 
-// changeHistory changes the status of an Image, which is the one that was read, does what is to be done then, before anybody else
-// changes it, and lets the mirror's latest follow. It fails with errBusy, errImageGone, what change says, or an API error; errUnchanged
-// is none. With what then says, or an unfollowedError, the Image is returned as well.
-func (c *Controller) changeHistory(ctx context.Context, image *v1beta1.Image, change func(*v1beta1.Image) error,
-	then func(context.Context) error) (*v1beta1.Image, error) {
+// changeHistory changes the status of an Image, which is the one that was read, and lets the mirror's latest follow. It fails with
+// errBusy, errImageGone, what change says, or an API error; errUnchanged is none. With an unfollowedError the Image is returned as well.
+func (c *Controller) changeHistory(ctx context.Context, image *v1beta1.Image, change func(*v1beta1.Image) error) (*v1beta1.Image, error) {
 	unlock, err := c.lockImage(ctx, image.Namespace, image.Name)
 	if err != nil {
 		return nil, errBusy
@@ -110,12 +108,8 @@ func (c *Controller) changeHistory(ctx context.Context, image *v1beta1.Image, ch
 	}); err != nil && !errors.Is(err, errUnchanged) {
 		return nil, err
 	}
-	var failed error
-	if then != nil {
-		failed = then(ctx)
+	if err := c.follow(ctx, updated, was); err != nil {
+		return updated, &unfollowedError{mirrorFailure(ctx, err)}
 	}
-	if err := c.follow(ctx, updated, was); err != nil && failed == nil {
-		failed = &unfollowedError{mirrorFailure(ctx, err)}
-	}
-	return updated, failed
+	return updated, nil
 }

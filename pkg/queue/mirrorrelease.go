@@ -39,9 +39,7 @@ func (c *Controller) ReleaseImage(ctx context.Context, image *v1beta1.Image) {
 // releaseDropped asks that the mirror lets go of what of an Image was there before and is not after. It is called before the Image
 // is written: a MirrorRelease is a hint to look, and means nothing where the Image still means the same when it is due.
 func (c *Controller) releaseDropped(ctx context.Context, image *v1beta1.Image, before, after []v1beta1.HashReference) {
-	gone := slices.DeleteFunc(slices.Clone(before), func(ref v1beta1.HashReference) bool {
-		return slices.ContainsFunc(after, func(kept v1beta1.HashReference) bool { return kept.ImageReference == ref.ImageReference })
-	})
+	gone := slices.DeleteFunc(slices.Clone(before), func(ref v1beta1.HashReference) bool { return has(after, ref.ImageReference) })
 	if len(gone) == 0 {
 		return
 	}
@@ -127,12 +125,18 @@ func releaseName(namespace, image string, references []string) string {
 	return image + "-" + hex.EncodeToString(sum[:16])
 }
 
-// atMirror reports whether an entry of a history is of what was mirrored or pushed, be it into that repository or to where the mirror
-// was. Nothing but a copy is at another place than it came from, unless it came from the mirror itself, by whatever host that had then.
+// atMirror reports whether an entry of a history may be of what was mirrored or pushed, be it into that repository or to where the mirror
+// was. Nothing but a copy is at another place than it came from, unless it came from the mirror itself, by whatever host that had then:
+// of a registry that has a repository of the same name it is said wrongly.
 func atMirror(ref *v1beta1.HashReference, repository string) bool {
 	_, path, _ := strings.Cut(repository, "/")
 	_, from, _ := strings.Cut(ref.ImageReference, "/")
 	return ref.ImageReference != ref.SourceReference || path != "" && strings.HasPrefix(from, path+"@")
+}
+
+// has reports whether a history has a reference.
+func has(history []v1beta1.HashReference, reference string) bool {
+	return slices.ContainsFunc(history, func(ref v1beta1.HashReference) bool { return ref.ImageReference == reference })
 }
 
 // keeps reports whether a history has a digest at the mirror.

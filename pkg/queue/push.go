@@ -23,20 +23,21 @@ type Pushed struct {
 	// From is that tag, as HOST/NAMESPACE/NAME:TAG.
 	From   string
 	Digest digest.Digest
-	// Tags are all that it was pushed under but latest, which follows from what is recorded.
-	Tags []string
 	// MediaType, Size and Platforms are as in a history, the latter two where they are known.
 	MediaType string
 	Size      int64
 	Platforms []string
 }
 
-// RecordPush records an image that was pushed in front of the history of an Image as it was read, whatever else was recorded meanwhile.
-// Before, tag gives it its anchor at the mirror, and then its tags: those of a push that is not recorded stay what they were. Where it
-// is not recorded, or this server is killed before, the mirror lets go of the anchor in the end. Errors are those of tag, or API errors:
-// a conflict where the Image is gone, or was made again; and service unavailable where it is recorded, and latest at the mirror could
-// not follow.
-func (c *Controller) RecordPush(ctx context.Context, image *v1beta1.Image, pushed Pushed, tag func(ctx context.Context, tags ...string) error) error {
+// Anchor returns the tag that keeps a digest at the mirror for as long as a history names it.
+func Anchor(dgst digest.Digest) string { return anchor(dgst) }
+
+// RecordPush has tag give an image that was pushed its tags at the mirror, its anchor among them, and records it in front of the
+// history of an Image as it was read, whatever else was recorded meanwhile. Nothing is tagged where the Image is gone, and nobody else
+// of this server records in between. Where it is not recorded, or this server is killed before, the mirror lets go of the anchor in the
+// end. Errors are those of tag, or API errors: a conflict where the Image is gone, or was made again; and service unavailable where it is
+// recorded, and latest at the mirror could not follow.
+func (c *Controller) RecordPush(ctx context.Context, image *v1beta1.Image, pushed Pushed, tag func(context.Context) error) error {
 	notRecorded := func(why string) error {
 		return apierrors.NewConflict(v1beta1.Resource("images"), image.Name, errors.New(why+"; the push was not recorded"))
 	}
@@ -46,22 +47,24 @@ func (c *Controller) RecordPush(ctx context.Context, image *v1beta1.Image, pushe
 	}
 	reference := fmt.Sprintf("%s@%s", repository, pushed.Digest)
 	var release *v1beta1.MirrorRelease
-	if !keeps(image.Status.HashReferences, pushed.Digest, repository) {
+	if !has(image.Status.HashReferences, reference) {
 		release = c.releaseUnlessRecorded(ctx, image.Namespace, image.Name, reference)
 	}
-	if err := tag(ctx, anchor(pushed.Digest)); err != nil {
+	tagged := false
+	tagFirst := func(*v1beta1.ImageStatus) error {
+		if tagged {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, followTimeout)
+		defer cancel()
+		err := tag(ctx)
+		tagged = err == nil
 		return err
 	}
 	done, err := c.putInFront(ctx, image, v1beta1.HashReference{
 		From: pushed.From, ImageReference: reference, SourceReference: reference, ImportUID: uuid.NewUUID(),
 		MediaType: pushed.MediaType, Size: pushed.Size, Platforms: pushed.Platforms,
-	}, func(*v1beta1.ImageStatus) error { return nil }, v1beta1.ReasonPushed, fmt.Sprintf("%s was pushed: %s", pushed.From, pushed.Digest),
-		func(ctx context.Context) error {
-			if len(pushed.Tags) == 0 {
-				return nil
-			}
-			return tag(ctx, pushed.Tags...)
-		})
+	}, tagFirst, v1beta1.ReasonPushed, fmt.Sprintf("%s was pushed: %s", pushed.From, pushed.Digest))
 	switch {
 	case errors.Is(err, errBusy):
 		return notRecorded("others are writing to the Image and did not end in time; push again")
@@ -79,12 +82,12 @@ func (c *Controller) RecordPush(ctx context.Context, image *v1beta1.Image, pushe
 	return unfollowed("the push was recorded, but ", err)
 }
 
-// unfollowed returns an API error that says of an unfollowedError what was done. Others stay as they are.
+// unfollowed returns an API error that says of an unfollowedError what was done; nil stays nil.
 func unfollowed(done string, err error) error {
-	if unfollowed := (*unfollowedError)(nil); errors.As(err, &unfollowed) {
-		return apierrors.NewServiceUnavailable(done + err.Error())
+	if err == nil {
+		return nil
 	}
-	return err
+	return apierrors.NewServiceUnavailable(done + err.Error())
 }
 
 // RecordDeletion removes from an Image's history what names a digest whose deletion at the mirror began at a time, but for what was
@@ -131,7 +134,7 @@ func (c *Controller) RecordDeletion(ctx context.Context, namespace, name string,
 			c.setCondition(&status.Conditions, current.Generation, left, v1beta1.ReasonDeleted, fmt.Sprintf("%s was deleted at the registry", dgst))
 		}
 		return nil
-	}, nil)
+	})
 	switch {
 	case errors.Is(err, errImageGone):
 		return nil, nil

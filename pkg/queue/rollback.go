@@ -34,14 +34,13 @@ func (c *Controller) CheckPull(ctx context.Context, image *v1beta1.Image, entry 
 		return entry, mirrorFailure(ctx, err)
 	}
 	complete, err := destination.Complete(ctx, dgst)
-	if err != nil {
-		return entry, mirrorFailure(ctx, err)
-	}
 	switch {
-	case !complete && copied:
-		return entry, &importer.Error{Kind: importer.NotFound, Reference: reference, Err: contentGone(&entry)}
-	case !complete: // it came from a registry that has the repository by the same name
+	case (err != nil || !complete) && !copied: // it may have come from a registry that has a repository of the same name
 		return entry, c.checkSource(ctx, image, entry)
+	case err != nil:
+		return entry, mirrorFailure(ctx, err)
+	case !complete:
+		return entry, &importer.Error{Kind: importer.NotFound, Reference: reference, Err: contentGone(&entry)}
 	}
 	if err := destination.Commit(ctx, map[string]digest.Digest{anchor(dgst): dgst}); err != nil {
 		return entry, mirrorFailure(ctx, err)
@@ -104,7 +103,7 @@ func (c *Controller) RecordRollback(ctx context.Context, image *v1beta1.Image, e
 		}
 		return nil
 	}
-	placed, err := c.putInFront(ctx, image, entry, check, v1beta1.ReasonRolledBack, fmt.Sprintf("rolled back to %s of %s", digestOf(&entry), entry.From), nil)
+	placed, err := c.putInFront(ctx, image, entry, check, v1beta1.ReasonRolledBack, fmt.Sprintf("rolled back to %s of %s", digestOf(&entry), entry.From))
 	switch {
 	case errors.Is(err, errBusy):
 		return entry, false, notRecorded("others are writing to the Image and did not end in time; try again")

@@ -82,6 +82,14 @@ func TestCheckPull(t *testing.T) {
 			want:    at("old.example/ns/app", digestA), sources: 1,
 		},
 		{
+			name:  "the same, and the mirror fails",
+			entry: v1beta1.HashReference{ImageReference: at("old.example/ns/app", digestA), SourceReference: at("old.example/ns/app", digestA)},
+			prepare: func(c *cluster) {
+				c.mirror.completing = func(context.Context) error { return errors.New("disk on fire") }
+			},
+			want: at("old.example/ns/app", digestA), sources: 1,
+		},
+		{
 			name: "the mirror fails", entry: generationOf(mirrorRepo, digestA, 0),
 			prepare: func(c *cluster) {
 				c.mirror.completing = func(context.Context) error { return errors.New("disk on fire") }
