@@ -79,13 +79,13 @@ func TestRegistryKeys(t *testing.T) {
 	if err := first.Create(t.Context(), keys[0]); !errors.Is(err, token.ErrExists) {
 		t.Errorf("creating it again: %v", err)
 	}
-	clock.SetTime(noon.Add(24 * time.Hour))
+	clock.SetTime(noon.Add(48 * time.Hour))
 	issue(rings[0])
-	if keys, err = second.List(t.Context()); err != nil || len(keys) != 1 || keys[0].Name != "2026-11-28" {
-		t.Errorf("a day later: %v, %v", keys, err)
+	if keys, err = second.List(t.Context()); err != nil || len(keys) != 1 || keys[0].Name != "2026-11-29" {
+		t.Errorf("two days later: %v, %v", keys, err)
 	}
 	for range 2 {
-		if err := first.Delete(t.Context(), "2026-11-28"); err != nil {
+		if err := first.Delete(t.Context(), "2026-11-29"); err != nil {
 			t.Error(err)
 		}
 	}
