@@ -65,7 +65,7 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.MaxManifestBytes = cmp.Or(o.MaxManifestBytes, 4<<20)
+	o.MaxManifestBytes = cmp.Or(o.MaxManifestBytes, defaultManifestBytes)
 	o.MaxBlobBytes = cmp.Or(o.MaxBlobBytes, math.MaxInt64)
 	o.StallTimeout = cmp.Or(o.StallTimeout, time.Minute)
 	o.TakeTimeout = cmp.Or(o.TakeTimeout, DefaultTakeTimeout)
@@ -77,10 +77,11 @@ func (o Options) withDefaults() Options {
 //
 // Logs go to the logger of the request's context.
 func New(backend Backend, authz Authorizer, options Options) http.Handler {
+	options = options.withDefaults()
 	return &handler{
-		backend: backend, authz: authz, options: options.withDefaults(),
+		backend: backend, authz: authz, options: options,
 		requests: limit.NewKeyed(maxRequests), namespaceRequests: limit.NewKeyed(maxRequestsOfNamespace),
-		manifests: limit.NewKeyed(maxManifests), namespaceManifests: limit.NewKeyed(maxManifestsOfNamespace),
+		manifests: limit.NewKeyed(manifestPlaces(options.MaxManifestBytes)), namespaceManifests: limit.NewKeyed(maxManifestsOfNamespace),
 		listings: limit.NewKeyed(maxListings), namespaceListings: limit.NewKeyed(maxListingsOfNamespace),
 		forms: limit.NewKeyed(maxForms),
 	}

@@ -87,3 +87,13 @@ func TestDeletionsWait(t *testing.T) {
 		t.Error("a place was kept")
 	}
 }
+
+// TestManifestPlaces: the larger manifests may be, the fewer lie in memory.
+func TestManifestPlaces(t *testing.T) {
+	t.Parallel()
+	for size, want := range map[int64]int{1: 32, 4 << 20: 32, 8 << 20: 16, 32 << 20: 4, 1 << 40: 4} {
+		if got := manifestPlaces(size); got != want {
+			t.Errorf("%d manifests of %d bytes, want %d", got, size, want)
+		}
+	}
+}

@@ -24,6 +24,8 @@ import (
 const (
 	// maxTagParameters bounds the tags that one push by digest may set.
 	maxTagParameters = 16
+	// defaultManifestBytes is the size that every registry is to take, by the specification.
+	defaultManifestBytes = 4 << 20
 	// maxManifests is how many manifests are pushed at once, or digests deleted, for which
 	// manifests lie in memory, and maxManifestsOfNamespace how many of them to one namespace.
 	maxManifests            = 32
@@ -140,6 +142,12 @@ func tagsOf(r *http.Request, req request) ([]string, error) {
 		}
 	}
 	return tags, nil
+}
+
+// manifestPlaces returns how many manifests of a size may lie in memory: fewer where they
+// may be larger than is usual.
+func manifestPlaces(size int64) int {
+	return int(min(maxManifests, max(maxManifestsOfNamespace, maxManifests*defaultManifestBytes/size)))
 }
 
 // manifestPlace waits until there is room for another manifest in memory.

@@ -87,7 +87,7 @@ func (u *upload) Append(ctx context.Context, content io.Reader, size int64) erro
 // Commit implements distribution.Upload.
 func (u *upload) Commit(ctx context.Context, content io.Reader, size int64, dgst digest.Digest) error {
 	err := u.repository.Finish(ctx, u.session, content, size, dgst)
-	kind, refused := refusal(err, distribution.ErrUploadInvalid)
+	kind, refused := refusal(err, distribution.ErrInternal)
 	if !refused || kind != distribution.ErrDigestInvalid && kind != distribution.ErrUploadInvalid {
 		return u.failure(err)
 	}

@@ -24,17 +24,21 @@ func Conformance(t *testing.T, program, name string, env ...string) []string {
 	if err := os.MkdirAll(dir, 0o700); err != nil { //nolint:gosec // who runs the tests says where
 		t.Fatal(err)
 	}
+	report := filepath.Join(dir, "junit.xml")
+	if err := os.RemoveAll(report); err != nil { // of an earlier run
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(t.Context(), program)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(append(cmd.Environ(), env...), "OCI_RESULTS_DIR="+dir)
 	if out, err := cmd.CombinedOutput(); !strings.Contains(string(out), "Pass") { // it also fails where tests have
 		t.Fatalf("%v\n%s", err, out)
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, "junit.xml")) //nolint:gosec // of our own program
+	raw, err := os.ReadFile(report) //nolint:gosec // of our own program
 	if err != nil {
 		t.Fatal(err)
 	}
-	var report struct {
+	var results struct {
 		Suites []struct {
 			Tests []struct {
 				Name   string `xml:"name,attr"`
@@ -42,12 +46,12 @@ func Conformance(t *testing.T, program, name string, env ...string) []string {
 			} `xml:"testcase"`
 		} `xml:"testsuite"`
 	}
-	if err := xml.Unmarshal(raw, &report); err != nil { //nolint:gosec // of our own program
+	if err := xml.Unmarshal(raw, &results); err != nil { //nolint:gosec // of our own program
 		t.Fatal(err)
 	}
 	var failed []string
 	count := 0
-	for _, suite := range report.Suites {
+	for _, suite := range results.Suites {
 		for _, test := range suite.Tests {
 			count++
 			if test.Status == "failure" || test.Status == "error" {
