@@ -25,7 +25,7 @@ func Conformance(t *testing.T, program, name string, env ...string) []string {
 		t.Fatal(err)
 	}
 	report := filepath.Join(dir, "junit.xml")
-	if err := os.RemoveAll(report); err != nil { // of an earlier run
+	if err := os.RemoveAll(report); err != nil { //nolint:gosec // ours, of an earlier run
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program)

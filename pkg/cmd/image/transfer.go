@@ -201,7 +201,7 @@ func mayHeal(err error) bool {
 		return heals(answer.StatusCode) || saysCode(err, errcode.ErrorCodeBlobUploadUnknown)
 	case errors.As(err, &status):
 		return heals(int(status.Status().Code))
-	case errors.As(err, &http2.StreamError{}), errors.As(err, &http2.GoAwayError{}), utilnet.IsHTTP2ConnectionLost(err): // of kube-apiserver
+	case errors.As(err, &http2.StreamError{}), errors.As(err, &http2.GoAwayError{}), utilnet.IsHTTP2ConnectionLost(err): //nolint:staticcheck // of kube-apiserver, whose client gives no other
 		return true
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF):
 		return true

@@ -6,13 +6,16 @@ package image
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,7 +23,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	godigest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/net/http2"
 	"k8s.io/utils/clock"
+	"oras.land/oras-go/v2/content"
 
 	"tagger.dev/tagger/pkg/distribution"
 	"tagger.dev/tagger/pkg/embedded"
@@ -184,5 +189,27 @@ func TestProgressOfRest(t *testing.T) {
 				t.Errorf("%d bytes in the end, want 100", moving.progress.Bytes)
 			}
 		})
+	}
+}
+
+// TestMayHeal: which errors of a transfer have it begun again.
+func TestMayHeal(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"kube-apiserver goes away", http2.GoAwayError{ErrCode: http2.ErrCodeNo}, true}, //nolint:staticcheck // the client of kube-apiserver gives no other
+		{"it ends a stream", http2.StreamError{Code: http2.ErrCodeInternal}, true},
+		{"the connection is reset", syscall.ECONNRESET, true},
+		{"the answer breaks off", io.ErrUnexpectedEOF, true},
+		{"a certificate that nobody knows", x509.UnknownAuthorityError{}, false},
+		{"the user has enough", context.Canceled, false},
+		{"the content is not what it should be", content.ErrMismatchedDigest, false},
+	} {
+		if got := mayHeal(&url.Error{Op: "Put", URL: "https://registry.example/v2/", Err: tt.err}); got != tt.want {
+			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
+		}
 	}
 }
