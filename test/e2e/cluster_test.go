@@ -34,14 +34,18 @@ const (
 // require skips a test where there can be no such cluster.
 func require(t *testing.T, config cluster.Config) {
 	t.Helper()
-	err := cluster.Check(config)
-	switch {
-	case err == nil:
-	case os.Geteuid() == 0 && os.Getenv("TAGGER_REQUIRE_CLIENTS") != "": //nolint:forbidigo // this is where the tests are told
-		t.Fatalf("%v, and TAGGER_REQUIRE_CLIENTS is set", err)
-	default:
-		t.Skip(err)
+	if err := cluster.Check(config); err != nil {
+		lacks(t, err, os.Geteuid() == 0)
 	}
+}
+
+// lacks skips a test for what the machine lacks, or fails it where TAGGER_REQUIRE_CLIENTS is set and that can be had.
+func lacks(t *testing.T, err error, available bool) {
+	t.Helper()
+	if available && os.Getenv("TAGGER_REQUIRE_CLIENTS") != "" { //nolint:forbidigo // this is where the tests are told
+		t.Fatalf("%v, and TAGGER_REQUIRE_CLIENTS is set", err)
+	}
+	t.Skip(err)
 }
 
 // start starts a cluster for a test, which owns it. The test is skipped where there can be none.

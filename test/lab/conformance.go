@@ -31,8 +31,9 @@ func Conformance(t *testing.T, program, name string, env ...string) []string {
 	cmd := exec.CommandContext(t.Context(), program)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(append(cmd.Environ(), env...), "OCI_RESULTS_DIR="+dir)
-	if out, err := cmd.CombinedOutput(); !strings.Contains(string(out), "Pass") { // it also fails where tests have
-		t.Fatalf("%v\n%s", err, out)
+	out, failure := cmd.CombinedOutput()
+	if !strings.Contains(string(out), "Pass") {
+		t.Fatalf("%v\n%s", failure, out)
 	}
 	raw, err := os.ReadFile(report) //nolint:gosec // of our own program
 	if err != nil {
@@ -61,6 +62,9 @@ func Conformance(t *testing.T, program, name string, env ...string) []string {
 	}
 	if count < 100 {
 		t.Fatalf("the report has %d tests", count)
+	}
+	if failure != nil && len(failed) == 0 { // which is of no test
+		t.Fatalf("%v\n%s", failure, out)
 	}
 	return failed
 }
