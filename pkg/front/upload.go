@@ -87,14 +87,13 @@ func (u *upload) Append(ctx context.Context, content io.Reader, size int64) erro
 // Commit implements distribution.Upload.
 func (u *upload) Commit(ctx context.Context, content io.Reader, size int64, dgst digest.Digest) error {
 	err := u.repository.Finish(ctx, u.session, content, size, dgst)
-	kind, refused := refusal(err, distribution.ErrInternal)
-	if !refused || kind != distribution.ErrDigestInvalid && kind != distribution.ErrUploadInvalid {
-		return u.failure(err)
-	}
-	if answer := (*mirror.RefusalError)(nil); errors.As(err, &answer) && answer.Status != http.StatusBadRequest {
-		return u.failure(err)
-	}
+	kind, _ := refusal(err, distribution.ErrInternal)
 	// Some say of the digest that it is invalid, and some of the upload.
+	var refused *mirror.RefusalError
+	if !errors.As(err, &refused) || refused.Status != http.StatusBadRequest ||
+		kind != distribution.ErrDigestInvalid && kind != distribution.ErrUploadInvalid {
+		return u.failure(err)
+	}
 	return errors.Join(distribution.Explain(distribution.ErrDigestInvalid, "what was uploaded has another digest than %s, or one that the mirror does not know", dgst),
 		err, u.Cancel(context.WithoutCancel(ctx)))
 }

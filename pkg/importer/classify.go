@@ -215,6 +215,15 @@ var errorCodes = []string{
 // ErrorCode returns the first code of an error body if it is a known one: the
 // rest of the body is the host's own words and goes nowhere.
 func ErrorCode(body io.Reader) string {
+	if code, _ := FirstErrorCode(body); slices.Contains(errorCodes, code) {
+		return code
+	}
+	return ""
+}
+
+// FirstErrorCode returns the first code of an error body, and whether there is one.
+// It is the host's own word, to compare and not to show.
+func FirstErrorCode(body io.Reader) (code string, found bool) {
 	var document struct {
 		Errors []struct {
 			Code string `json:"code"`
@@ -222,12 +231,9 @@ func ErrorCode(body io.Reader) string {
 	}
 	raw, _ := io.ReadAll(io.LimitReader(body, maxErrorBytes))
 	if json.Unmarshal(raw, &document) != nil || len(document.Errors) == 0 {
-		return ""
+		return "", false
 	}
-	if code := document.Errors[0].Code; slices.Contains(errorCodes, code) {
-		return code
-	}
-	return ""
+	return document.Errors[0].Code, true
 }
 
 // retryAfter reads the header of RFC 9110, section 10.2.3: seconds or a date.

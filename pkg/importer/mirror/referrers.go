@@ -4,6 +4,7 @@
 package mirror
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -171,13 +172,8 @@ func (r *Repository) offersReferrers(ctx context.Context, subject digest.Digest)
 // hasNoReferrers reports whether an answer says that there is no referrers API. Others
 // may be of what is not there, as a 404 with a code, or of who asks.
 func hasNoReferrers(a *answer) bool {
-	var document struct {
-		Errors []struct {
-			Code string `json:"code"`
-		} `json:"errors"`
-	}
-	if a.is(http.StatusNotFound) && json.Unmarshal(a.body, &document) == nil && len(document.Errors) > 0 {
-		return slices.Contains([]string{"", errcode.ErrorCodeUnsupported, "METHOD_UNKNOWN"}, document.Errors[0].Code) // the last is crane's
+	if code, found := importer.FirstErrorCode(bytes.NewReader(a.body)); found && a.is(http.StatusNotFound) {
+		return slices.Contains([]string{"", errcode.ErrorCodeUnsupported, "METHOD_UNKNOWN"}, code) // the last is crane's
 	}
 	return a.is(http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented)
 }
